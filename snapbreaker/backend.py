@@ -1,0 +1,123 @@
+"""The interface of a backend: how one volume's files are recorded and read back.
+
+A backend does not restore: the file engine does, from the ``Tree`` that the backend opens. The core asks a
+backend what it *can* do (``capabilities``), never who it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Any, ClassVar
+
+from snapbreaker.files.policy import Policy
+from snapbreaker.files.tree import Tree
+from snapbreaker.progress import Progress, silent
+
+
+class Capability(Flag):
+    NONE = 0
+    INSTANT = auto()  # create costs the same whatever the size of the volume
+    WHOLE = auto()  # the checkpoint stays whole after commit: rollback --whole can take the volume back
+    AT_BOOT = auto()  # can be reverted as a whole at boot; needs a marker
+    SANDBOX = auto()  # the command runs in a private mount namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One tree in scope on one mounted filesystem.
+
+    All paths are absolute, str with surrogateescape. ``root`` is where the tree starts (a scope directory, or a
+    mount point below one), ``mountpoint`` the top of the mount that holds it (the vault lies there), ``skip`` the
+    mount points below ``root`` that are other volumes or left out. ``device`` is ``major:minor`` of mountinfo.
+    """
+
+    number: int
+    root: str
+    mountpoint: str
+    fstype: str
+    source: str
+    device: str
+    skip: tuple[str, ...] = ()
+
+    @property
+    def vault_base(self) -> str:
+        """The directory on this volume that holds the vaults of all checkpoints."""
+        return self.mountpoint.rstrip("/") + "/.snapbreaker"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a backend cannot serve a volume, and what would change that."""
+
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """A list of reasons, not a bool. ``notes`` are said even when it is available (cost, limits)."""
+
+    reasons: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not self.reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """What a backend is told when it makes a checkpoint of a volume."""
+
+    checkpoint: str  # id
+    vault: str  # absolute path of this checkpoint's own directory on the volume; exists, empty, 0700
+    record: str  # absolute path of a directory of the record for this volume (manifest); exists, empty, 0700
+    policy: Policy
+    progress: Progress = silent
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One volume of a checkpoint as it lies on disk. ``data`` is the backend's own, JSON-serialisable."""
+
+    volume: Volume
+    vault: str
+    record: str
+    policy: Policy
+    data: dict[str, Any]
+
+
+class Backend(ABC):
+    """How one volume's files are recorded. Instances have no state; everything is in ``Stored``."""
+
+    name: ClassVar[str]
+    rank: ClassVar[int]  # lower is tried first by automatic selection
+    capabilities: ClassVar[Capability] = Capability.NONE
+
+    @abstractmethod
+    def availability(self, volume: Volume) -> Availability:
+        """Whether this backend can serve the volume now. Changes nothing."""
+
+    @abstractmethod
+    def create(self, volume: Volume, creation: Creation) -> dict[str, Any]:
+        """Record the volume's files; returns the data for ``Stored``.
+
+        Whole or not at all: raises CheckpointError (or OSError) and the caller calls ``discard``.
+        ``data["bytes"]`` is the extra space used, ``data["frozen"]`` seconds that writers were frozen.
+        """
+
+    @abstractmethod
+    def open(self, stored: Stored) -> Tree:
+        """The files as they were. System calls only. Raises CheckpointError when they are no longer whole."""
+
+    @abstractmethod
+    def discard(self, volume: Volume, vault: str, record: str) -> None:
+        """Remove everything that ``create`` made, whole or not, told only by the names in the vault.
+
+        Idempotent; leaves ``vault`` itself to the caller. System calls only.
+        """
+
+    def release(self, stored: Stored) -> None:  # noqa: B027
+        """After commit, when the undo set has content of its own: drop what is no longer needed. Idempotent."""

@@ -1,0 +1,77 @@
+"""What the engine needs of a tree of files: the live one, a snapshot, a manifest with its vault."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from snapbreaker.files.entry import Details, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """``length`` bytes of a file at ``offset`` which lie at ``source`` in the file that stores them."""
+
+    offset: int
+    source: int
+    length: int
+
+
+@dataclass(slots=True)
+class Content:
+    """A regular file's bytes: open ``fd`` plus where its data lies; everything between is a hole.
+
+    For a plain file ``source == offset`` in each extent; in a pack file they differ. The receiver must call
+    ``close()``; ``owned`` false means that the descriptor belongs to the tree.
+    """
+
+    fd: int
+    size: int
+    extents: tuple[Extent, ...]
+    owned: bool = True
+
+    def close(self) -> None:
+        import os
+
+        if self.owned and self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def sort_key(path: bytes) -> bytes:
+    """The order of every walk: depth first, a directory before what is in it, names by their bytes."""
+    return path.replace(b"/", b"\0")
+
+
+class Tree(ABC):
+    """A tree of files, read only. All paths are relative bytes (see ``Entry.path``)."""
+
+    @abstractmethod
+    def walk(self, below: bytes = b"") -> Iterator[Entry]:
+        """All entries at and below ``below`` in the order of ``sort_key``, ``below`` itself first.
+
+        Paths whose policy is *keep*, the vault and mount points' insides are left out.
+        Raises OSError for anything that cannot be read: a tree is whole or not at all.
+        """
+
+    @abstractmethod
+    def lookup(self, path: bytes) -> Entry | None:
+        """The entry of one path, None when there is none. Never follows a symbolic link."""
+
+    @abstractmethod
+    def details(self, entry: Entry) -> Details:
+        """Flags, project id, xattrs, link target."""
+
+    @abstractmethod
+    def content(self, entry: Entry) -> Content:
+        """The bytes of a regular file."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of descriptors."""
+
+    def __enter__(self) -> Tree:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
