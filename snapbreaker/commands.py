@@ -1,0 +1,206 @@
+"""The one place that runs external programs.
+
+Never called between the start of a command and the end of its file restore: what is run here may be what the
+command broke.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO
+
+from snapbreaker.errors import CheckpointError, ToolError
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TIMED_OUT = 124  # as timeout(1) ends
+
+# The Debian package of each program that is not in one of the same name.
+PACKAGES = {
+    "apt-cache": "apt",
+    "apt-get": "apt",
+    "apt-mark": "apt",
+    "btrfs": "btrfs-progs",
+    "debconf-show": "debconf",
+    "dpkg-query": "dpkg",
+    "findmnt": "util-linux",
+    "ip": "iproute2",
+    "iptables-save": "iptables",
+    "journalctl": "systemd",
+    "loginctl": "systemd",
+    "lvconvert": "lvm2",
+    "lvcreate": "lvm2",
+    "lvremove": "lvm2",
+    "lvs": "lvm2",
+    "modprobe": "kmod",
+    "nft": "nftables",
+    "scp": "openssh-client",
+    "ss": "iproute2",
+    "ssh": "openssh-client",
+    "swapoff": "mount",
+    "swapon": "mount",
+    "sysctl": "procps",
+    "systemctl": "systemd",
+    "systemd-run": "systemd",
+    "vgs": "lvm2",
+    "zfs": "zfsutils-linux",
+    "zpool": "zfsutils-linux",
+}
+
+# What would change a program's output, or redirect it to another database, configuration or library.
+STRIPPED = (
+    "APT_",
+    "BASH_ENV",
+    "BTRFS_",
+    "DM_",
+    "DPKG_",
+    "ENV",
+    "LANGUAGE",
+    "LC_",
+    "LD_",
+    "LVM_",
+    "PYTHON",
+    "SYSTEMD_",
+    "ZFS_",
+    "ZPOOL_",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ended. ``stdout`` and ``stderr`` are UTF-8 with surrogateescape: ``os.fsencode`` is exact.
+
+    ``status`` is the exit status, or ``-n`` when signal ``n`` killed it.
+    """
+
+    stdout: str
+    stderr: str
+    status: int
+
+
+class ToolMissing(CheckpointError):
+    """A program that is needed is not installed."""
+
+    def __init__(self, program: str) -> None:
+        package = PACKAGES.get(program, program)
+        super().__init__(f"{program} is not installed", f"apt-get install {package}")
+        self.program, self.package = program, package
+
+
+def installed(program: str) -> bool:
+    """Whether ``run`` would find the program."""
+    return shutil.which(program, path=SEARCH_PATH) is not None
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    input: bytes = b"",
+    timeout: float | None = 60,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+) -> Completed:
+    """Run ``argv`` and wait for its end. No shell; a plain name is looked up in the system's directories only.
+
+    Standard input is ``input``, or empty. ``timeout`` is in seconds; past it the program's process group is
+    killed. ``env`` is added to the environment, which is ours with LANG=C.UTF-8, without what would make the
+    program talk another language or work on something else.
+
+    Raises ToolMissing when there is no such program, ToolError when it failed (with ``check``) or timed out.
+    """
+    path = shutil.which(argv[0], path=SEARCH_PATH)
+    if path is None:
+        raise ToolMissing(argv[0])
+    with _memory_file("stdin", input) as stdin, _memory_file("stdout") as out, _memory_file("stderr") as err:
+        status = _spawn([path, *argv[1:]], stdin, out, err, timeout, _environment(env or {}))
+        if status is None:
+            late = f"{_text(err)}\nno end after {timeout:g} s: killed"
+            raise ToolError(list(argv), TIMED_OUT, _text(out), late)
+        done = Completed(_text(out), _text(err), status)
+    if check and status != 0:
+        raise ToolError(list(argv), status, done.stdout, done.stderr)
+    return done
+
+
+def _spawn(
+    argv: list[str], stdin: IO[bytes], out: IO[bytes], err: IO[bytes], timeout: float | None, env: dict[str, str]
+) -> int | None:
+    """Run to the end with these files; the exit status, ``-n`` for a signal, None when it was out of time."""
+    import sh  # late: 76 ms
+
+    # sh encodes arguments strictly, in one encoding. Latin-1 maps each byte to itself, so that a name which is not
+    # valid UTF-8 arrives as it is.
+    program, *arguments = (os.fsencode(argument).decode("latin-1") for argument in argv)
+    # Files instead of pipes: nothing is cut off, and a daemon that keeps its output open does not hang us.
+    # _bg returns before the end, so that the time is limited here: sh's own _timeout costs 0.1 s a call.
+    # A group of its own: an operator's Ctrl-C does not reach a program in the middle of a repair.
+    running = sh.Command(program)(
+        *arguments,
+        _in=stdin,
+        _out=out,
+        _err=err,
+        _env=env,
+        _encoding="latin-1",
+        _bg=True,
+        _bg_exc=False,
+        _new_group=True,
+        _preexec_fn=_default_signals,
+        _ok_code=tuple(range(-signal.NSIG, 256)),
+    )
+    ended = False
+    try:
+        ended = _ends_within(running.pid, timeout)
+    finally:
+        if not ended:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    return running.exit_code if ended else None
+
+
+def _default_signals() -> None:
+    """Undo what would be inherited: sh's ignored SIGHUP and what the monitor blocks."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _ends_within(pid: int, timeout: float | None) -> bool:
+    """Wait for a child without reaping it, so that its pid cannot become another process's meanwhile."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(STRIPPED)}
+    # LVM tools complain on standard error of every descriptor that they inherit.
+    return {**kept, "LANG": "C.UTF-8", "PATH": SEARCH_PATH, "LVM_SUPPRESS_FD_WARNINGS": "1", **extra}
+
+
+@contextmanager
+def _memory_file(name: str, data: bytes = b"") -> Iterator[IO[bytes]]:
+    """An unnamed file in memory (memfd_create(2)) that holds ``data``, positioned at its start."""
+    with open(os.memfd_create(name), "w+b", buffering=0) as file:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        file.seek(0)
+        yield file
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "surrogateescape")
