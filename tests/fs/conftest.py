@@ -1,0 +1,71 @@
+"""Fixtures of the tier that works on real filesystems. Everything is unmounted at the end, whatever happened."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.lab import loopfs, sessions
+
+
+class MakeFilesystem(Protocol):
+    def __call__(
+        self, fstype: str, size: int = ..., options: str = ..., name: str = ...
+    ) -> loopfs.LoopFilesystem: ...
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Path]:
+    """This session's own directory for images and mounts."""
+    directory = sessions.open_session()
+    yield directory
+    sessions.close_session(directory)
+
+
+@pytest.fixture(scope="session")
+def _numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+def make_filesystem(request: pytest.FixtureRequest, _numbers: Iterator[int]) -> Iterator[MakeFilesystem]:
+    """A factory of filesystems that live as long as the test: ``make_filesystem("xfs", size=512 << 20)``."""
+    made: list[loopfs.LoopFilesystem] = []
+
+    def make(
+        fstype: str, size: int = loopfs.GIB, options: str = "noatime", name: str = ""
+    ) -> loopfs.LoopFilesystem:
+        if reason := loopfs.missing_for(fstype):
+            pytest.skip(reason)
+        session = request.getfixturevalue("lab")
+        made.append(loopfs.make(fstype, session, name or f"{fstype}-{next(_numbers)}", size, options))
+        return made[-1]
+
+    yield make
+    left = [user for filesystem in reversed(made) for user in filesystem.close()]
+    assert not left, f"processes outlived the test on its filesystem: {left}"
+
+
+@pytest.fixture(params=loopfs.FSTYPES)
+def filesystem(request: pytest.FixtureRequest, make_filesystem: MakeFilesystem) -> loopfs.LoopFilesystem:
+    """An empty filesystem of 1 GiB, once for each of ext4, xfs and btrfs."""
+    return make_filesystem(request.param)
+
+
+@pytest.fixture
+def btrfs(make_filesystem: MakeFilesystem) -> loopfs.LoopFilesystem:
+    return make_filesystem("btrfs")
+
+
+@pytest.fixture
+def ext4(make_filesystem: MakeFilesystem) -> loopfs.LoopFilesystem:
+    return make_filesystem("ext4")
+
+
+@pytest.fixture
+def xfs(make_filesystem: MakeFilesystem) -> loopfs.LoopFilesystem:
+    return make_filesystem("xfs")
