@@ -1,0 +1,107 @@
+"""Writes the events of ``--json``."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+import os
+import select
+import threading
+import time
+from dataclasses import asdict
+from typing import Any
+
+from snapbreaker.report.events import Event, Output, Progress
+
+
+class EventWriter:
+    """Writes events to a descriptor, each line by one write(2), nothing buffered. Usable from several threads.
+
+    ``id`` is the checkpoint's, empty until there is one. A reader that is gone does not end the run: ``broken``
+    then holds the error and later events are dropped; whether that matters is the caller's to decide.
+    Not for signal handlers (a lock is held while writing).
+    """
+
+    def __init__(self, fd: int, id: str = "") -> None:
+        self.id = id
+        self.broken: OSError | None = None
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._tails: dict[str, bytes] = {}
+
+    def write(self, event: Event) -> None:
+        """Write one event, stamped with the time and the id."""
+        with self._lock:
+            self._flush_tails()
+            self._write(event.event, asdict(event))
+
+    def output(self, source: str, data: bytes) -> None:
+        """Write a piece of output (an ``OutputSink`` of the monitor).
+
+        An incomplete UTF-8 character at its end waits for the source's next piece or the next other event.
+        """
+        with self._lock:
+            data = self._tails.pop(source, b"") + data
+            end = len(data) - incomplete_tail(data)
+            if end < len(data):
+                self._tails[source] = data[end:]
+            if end:
+                self._write_output(source, data[:end])
+
+    def progress(self, phase: str, entries: int, octets: int = 0) -> None:
+        """The ``Progress`` of long work."""
+        self.write(Progress(phase, entries, octets))
+
+    def _flush_tails(self) -> None:
+        while self._tails:
+            self._write_output(*self._tails.popitem())
+
+    def _write_output(self, source: str, data: bytes) -> None:
+        try:
+            content = {"text": data.decode("utf-8")}
+        except UnicodeDecodeError:
+            content = {"base64": base64.b64encode(data).decode("ascii")}
+        self._write(Output.event, {"source": source, **content})
+
+    def _write(self, kind: str, body: dict[str, Any]) -> None:
+        if self.broken is not None:
+            return
+        head = {"event": kind, "time": round(time.time(), 6), "id": self.id}
+        line = json.dumps({**head, **body}, separators=(",", ":")) + "\n"
+        try:
+            write_all(self._fd, line.encode("ascii"))
+        except OSError as error:
+            self.broken = error
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """write(2) until all is written: the rest follows where a signal or a full pipe cut it short.
+
+    Waits where the descriptor is non-blocking and full: it may be shared, and is left as it is. Raises OSError.
+    """
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            poller = select.poll()
+            poller.register(fd, select.POLLOUT)
+            poller.poll()
+
+
+def incomplete_tail(data: bytes) -> int:
+    """How many bytes at the end of ``data`` are the beginning of an unfinished UTF-8 character: 0 to 3."""
+    for length in range(1, min(3, len(data)) + 1):
+        byte = data[-length]
+        if byte & 0xC0 == 0x80:
+            continue
+        if byte < 0xC0:
+            return 0
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            decoder.decode(data[-length:])
+        except UnicodeDecodeError:
+            return 0
+        return len(decoder.getstate()[0])
+    return 0

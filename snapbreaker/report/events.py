@@ -1,0 +1,218 @@
+"""``--json``: what happens in a run, one JSON object a line, for programs.
+
+One dataclass per kind; its fields, their descriptions and its docstring are the schema (``docs/events.md`` is
+generated from them by ``scripts/docs``). Every object also has ``event``, ``time`` and ``id``.
+Strings follow the report's rule for bytes that are not UTF-8: a lone surrogate U+DC80…U+DCFF stands for a byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Self
+
+from snapbreaker.errors import SnapbreakerError
+from snapbreaker.issue import Issue
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What all kinds have in common."""
+
+    event: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeCreated:
+    """One volume of a checkpoint."""
+
+    root: Annotated[str, "absolute path where the volume starts"]
+    backend: Annotated[str, "name of the backend that recorded it"]
+    seconds: Annotated[float, "time that the recording took"]
+    bytes: Annotated[int, "extra space that it takes"] = 0
+    frozen: Annotated[float, "seconds that writers were frozen"] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Event):
+    """The verb has begun. Always the first event."""
+
+    event: ClassVar[str] = "start"
+    verb: Annotated[str, "`run`, `rollback`, `recover` …"]
+    command: Annotated[list[str], "the command and its arguments, empty where there is none"]
+    cwd: Annotated[str, "directory that the command runs in"] = ""
+    host: Annotated[str, "host name"] = ""
+    user: Annotated[str, "who asked"] = ""
+    note: Annotated[str, "text of `--note`"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Event):
+    """The checkpoint is whole; only now may the command start."""
+
+    event: ClassVar[str] = "checkpoint"
+    seconds: Annotated[float, "time that the checkpoint took"]
+    volumes: Annotated[list[VolumeCreated], "the volumes that it holds"]
+    record: Annotated[str, "directory of the record"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Running(Event):
+    """The command has started."""
+
+    event: ClassVar[str] = "running"
+    pid: Annotated[int, "process id of the command"]
+
+
+@dataclass(frozen=True, slots=True)
+class Output(Event):
+    """A piece of the command's output, not a line. All pieces of a source, joined, are its output byte for byte.
+
+    Exactly one of `text` and `base64` is there.
+    """
+
+    event: ClassVar[str] = "output"
+    source: Annotated[str, "`stdout`, `stderr`, `pty`, a log file's path or `journal:UNIT`"]
+    text: Annotated[str | None, "the piece, where it is UTF-8"] = None
+    base64: Annotated[str | None, "the piece in base64, where it is not UTF-8"] = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssueFound(Event):
+    """Something tripped the breaker (with `--observe`: would have)."""
+
+    event: ClassVar[str] = "issue"
+    type: Annotated[str, "ERROR, WARNING, SKIP, TIMEOUT, UNEXPECTED, EXIT, CHECK or INTERRUPTED"]
+    reason: Annotated[str, "why, in a sentence"]
+    rule: Annotated[str, "`PACK/NAME` of the rule, or the name of the built-in check"]
+    line: Annotated[str, "the exact line as judged, empty where there is none"] = ""
+    source: Annotated[str, "where the line came from"] = ""
+    line_number: Annotated[int, "number of the line in its source, from 1"] = 0
+    detected: Annotated[float, "when it was found, seconds since the epoch"] = 0.0
+    signal: Annotated[int, "the signal that ended the command or asked for the halt, else 0"] = 0
+    status: Annotated[int | None, "exit status of the command, null while it had none"] = None
+
+    @classmethod
+    def of(cls, issue: Issue) -> Self:
+        return cls(
+            type=issue.type.value,
+            reason=issue.reason,
+            rule=issue.rule,
+            line=issue.line,
+            source=issue.source,
+            line_number=issue.line_number,
+            detected=issue.time,
+            signal=issue.signal,
+            status=issue.status,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Halted(Event):
+    """The process tree is frozen and killed."""
+
+    event: ClassVar[str] = "halted"
+    reaction: Annotated[float, "seconds from reading the line to the whole tree being frozen"]
+    frozen: Annotated[bool, "false when the bounded wait for that ran out (it is killed all the same)"]
+    killed: Annotated[int, "processes killed"]
+    survivors: Annotated[list[int], "process ids that SIGKILL did not end in time"] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Restoring(Event):
+    """Files are being put back."""
+
+    event: ClassVar[str] = "restoring"
+    volumes: Annotated[list[str], "roots of the volumes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored(Event):
+    """Files are back (not yet verified)."""
+
+    event: ClassVar[str] = "restored"
+    paths: Annotated[int, "paths put back, created again or taken away"]
+    seconds: Annotated[float, "time that it took"]
+    failures: Annotated[int, "paths that could not be put back"] = 0
+    displaced: Annotated[str, "directory that holds what was taken away"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Event):
+    """The machine was compared with the checkpoint."""
+
+    event: ClassVar[str] = "verified"
+    differences: Annotated[int, "how many things differ; 0 is an exact rollback"]
+    seconds: Annotated[float, "time that it took"]
+    compared: Annotated[dict[str, int], "what was compared, and how many of it"] = field(default_factory=dict)
+    sample: Annotated[list[str], "the first differences; the report lists all"] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed(Event):
+    """Nothing tripped: the change stays and can still be undone."""
+
+    event: ClassVar[str] = "committed"
+    added: Annotated[int, "paths that the command added"]
+    changed: Annotated[int, "paths that it changed"]
+    removed: Annotated[int, "paths that it removed"]
+    bytes: Annotated[int, "space that the undo set takes"] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """Long work goes on. May come at any time, at most a few a second."""
+
+    event: ClassVar[str] = "progress"
+    phase: Annotated[str, "what is being done"]
+    entries: Annotated[int, "paths done so far"]
+    bytes: Annotated[int, "bytes done so far"] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something that a person should know and that stops nothing."""
+
+    event: ClassVar[str] = "warning"
+    message: Annotated[str, "what, in one line"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRaised(Event):
+    """snapbreaker itself could not go on; `finished` follows."""
+
+    event: ClassVar[str] = "error"
+    message: Annotated[str, "what failed and where, in one line"]
+    hint: Annotated[str, "what to do next"] = ""
+    exit_code: Annotated[int, "exit code that this error leads to"] = 70
+
+    @classmethod
+    def of(cls, error: SnapbreakerError) -> Self:
+        return cls(error.message, error.hint, int(error.exit_code))
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """The verb has ended. Always the last event; the process exits with `exit_code`."""
+
+    event: ClassVar[str] = "finished"
+    exit_code: Annotated[int, "exit code (docs/exit-codes.md)"]
+    outcome: Annotated[str, "success, committed, observed, rolled-back, failed, reboot-pending or not-started"]
+    report: Annotated[str, "path of the report, empty where there is none"] = ""
+
+
+KINDS: tuple[type[Event], ...] = (
+    Start,
+    Checkpoint,
+    Running,
+    Output,
+    IssueFound,
+    Halted,
+    Restoring,
+    Restored,
+    Verified,
+    Committed,
+    Progress,
+    Warned,
+    ErrorRaised,
+    Finished,
+)
