@@ -1,0 +1,97 @@
+"""Which backend serves a volume: the one lazy table, widened by entry points, and the automatic choice."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from snapbreaker.backend import Availability, Backend, Reason, Volume
+from snapbreaker.errors import CheckpointError, UsageError
+
+ENTRY_POINTS = "snapbreaker.backends"
+
+_BUILT_IN = {
+    "btrfs": "snapbreaker_backends.btrfs:BtrfsBackend",
+    "filecopy": "snapbreaker_backends.filecopy:FilecopyBackend",
+}
+
+
+def names() -> list[str]:
+    """All backends that there are, built in or installed; none of them is loaded."""
+    return sorted({**_BUILT_IN, **_installed()})
+
+
+@cache
+def load(name: str) -> Backend:
+    """The backend called ``name``. Raises UsageError when there is none, CheckpointError when it cannot be loaded.
+
+    Loaded once: a later call needs nothing of the disk, so it works after the live system was broken.
+    """
+    place = _BUILT_IN.get(name) or _installed().get(name)
+    if place is None:
+        raise UsageError(f"there is no backend {name!r}", "one of: " + ", ".join(names()))
+    module, _, attribute = place.partition(":")
+    try:
+        kind: Any = getattr(import_module(module), attribute)
+        backend = kind()
+    except Exception as error:
+        raise CheckpointError(f"backend {name} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(backend, Backend):
+        raise CheckpointError(f"backend {name} cannot be loaded: {place} is no snapbreaker.backend.Backend")
+    return backend
+
+
+def survey(volume: Volume) -> list[tuple[str, Availability]]:
+    """Every backend with what it says of ``volume``, in the order in which automatic selection tries them."""
+    loaded: list[tuple[int, str, Availability]] = []
+    for name in names():
+        try:
+            backend = load(name)
+        except CheckpointError as error:
+            loaded.append((1 << 30, name, Availability((Reason(error.message, error.hint),))))
+        else:
+            loaded.append((backend.rank, name, _availability(backend, volume)))
+    return [(name, availability) for _, name, availability in sorted(loaded, key=lambda one: one[:2])]
+
+
+def choose(volume: Volume, forced: str | None = None) -> tuple[Backend, tuple[str, ...]]:
+    """The backend for ``volume`` and what is to be said of the choice: its notes, and why not a better one.
+
+    ``forced`` is the operator's own choice. Raises CheckpointError with every reason when none can serve.
+    """
+    if forced is not None:
+        backend = load(forced)
+        availability = _availability(backend, volume)
+        if not availability:
+            raise _refusal(volume, [(forced, availability)])
+        return backend, availability.notes
+    surveyed = survey(volume)
+    passed_over: list[str] = []
+    for name, availability in surveyed:
+        if availability:
+            return load(name), (*availability.notes, *passed_over)
+        passed_over += [f"not {name}: {reason.text}" for reason in availability.reasons]
+    raise _refusal(volume, surveyed)
+
+
+def _availability(backend: Backend, volume: Volume) -> Availability:
+    try:
+        return backend.availability(volume)
+    except OSError as error:
+        return Availability((Reason(f"cannot be examined: {error}"),))
+
+
+def _refusal(volume: Volume, refused: list[tuple[str, Availability]]) -> CheckpointError:
+    reasons = [(name, reason) for name, availability in refused for reason in availability.reasons]
+    return CheckpointError(
+        f"no checkpoint of {volume.root}: " + "; ".join(f"{name}: {reason.text}" for name, reason in reasons),
+        "; ".join(dict.fromkeys(reason.remedy for _, reason in reasons if reason.remedy)),
+    )
+
+
+@cache
+def _installed() -> dict[str, str]:
+    from importlib.metadata import entry_points  # slow to import, and needed once
+
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS) if point.name not in _BUILT_IN}
