@@ -81,7 +81,7 @@ KINDS = {
 }
 
 
-def snapshot(root: bytes | str, exclude: Iterable[bytes] = ()) -> dict[bytes, Facts]:
+def snapshot(root: bytes | str | os.PathLike[str], exclude: Iterable[bytes] = ()) -> dict[bytes, Facts]:
     """The facts of every path below ``root`` (``b""`` is the root itself), keyed by relative path.
 
     ``exclude`` are relative paths left out with all below them. ``.snapbreaker`` is left out at the root and at
