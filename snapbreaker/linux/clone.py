@@ -1,0 +1,98 @@
+"""Copying file data inside the kernel: reflinks, ranges, and where the holes are."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+
+from snapbreaker.linux.ioctl import iow, iowr
+
+# include/uapi/linux/fs.h
+_FICLONE = iow(0x94, 9, struct.calcsize("i"))
+_CLONE_RANGE = struct.Struct("=qQQQ")  # src_fd, src_offset, src_length, dest_offset
+_FICLONERANGE = iow(0x94, 13, _CLONE_RANGE.size)
+
+# include/uapi/linux/fiemap.h
+_FIEMAP = struct.Struct("=QQIIII")  # start, length, flags, mapped extents, extent count, reserved
+_FIEMAP_EXTENT = struct.Struct("=QQQ16xI12x")  # logical, physical, length, flags
+_FS_IOC_FIEMAP = iowr(ord("f"), 11, _FIEMAP.size)
+_EXTENT_LAST = 0x1
+_EXTENT_UNWRITTEN = 0x800
+_EXTENTS_PER_CALL = 128
+
+# Not this filesystem, not this pair of files, not this alignment: the data must be copied in another way.
+CANNOT_CLONE = frozenset(
+    {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ETXTBSY}
+)
+
+
+def clone_file(source_fd: int, dest_fd: int) -> bool:
+    """Make the whole file share ``source_fd``'s data, holes and size included (ioctl_ficlone(2)).
+
+    False where these two files cannot share data; other errors (ENOSPC, EIO) raise OSError.
+    """
+    return _cloned(dest_fd, _FICLONE, source_fd)
+
+
+def clone_range(source_fd: int, source: int, length: int, dest_fd: int, dest: int) -> bool:
+    """Share one range. Offsets and length are multiples of the block size, unless it ends at the source's end."""
+    return _cloned(dest_fd, _FICLONERANGE, _CLONE_RANGE.pack(source_fd, source, length, dest))
+
+
+def _cloned(dest_fd: int, request: int, argument: int | bytes) -> bool:
+    try:
+        fcntl.ioctl(dest_fd, request, argument)
+    except OSError as error:
+        if error.errno in CANNOT_CLONE:
+            return False
+        raise
+    return True
+
+
+def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of each run of data below ``size``, by SEEK_DATA and SEEK_HOLE (lseek(2)).
+
+    Moves the file offset. A filesystem that does not know holes answers with one run. Space that was allocated
+    ahead and never written counts as a hole, except where its zeros are in the page cache.
+    """
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data after ``end``
+                return
+            raise
+        if start < end:
+            yield start, end
+
+
+def unwritten_ranges(fd: int, size: int) -> list[tuple[int, int]]:
+    """(start, end) of space that is allocated but was never written (fallocate(2)); [] where FIEMAP is missing."""
+    found: list[tuple[int, int]] = []
+    start = 0
+    while start < size:
+        buffer = bytearray(_FIEMAP.size + _EXTENTS_PER_CALL * _FIEMAP_EXTENT.size)
+        _FIEMAP.pack_into(buffer, 0, start, size - start, 0, 0, _EXTENTS_PER_CALL, 0)
+        try:
+            fcntl.ioctl(fd, _FS_IOC_FIEMAP, buffer)
+        except OSError as error:
+            if error.errno in CANNOT_CLONE:
+                return []
+            raise
+        mapped = _FIEMAP.unpack_from(buffer)[3]
+        last = True
+        for index in range(mapped):
+            logical, _, length, flags = _FIEMAP_EXTENT.unpack_from(
+                buffer, _FIEMAP.size + index * _FIEMAP_EXTENT.size
+            )
+            start, last = logical + length, bool(flags & _EXTENT_LAST)
+            if flags & _EXTENT_UNWRITTEN:
+                found.append((logical, min(start, size)))
+        if last:
+            break
+    return found

@@ -1,0 +1,136 @@
+"""Extended attributes of a name in an open directory, never following a symbolic link, without /proc.
+
+Files and directories can be opened and asked by descriptor; symbolic links, fifos, sockets and devices cannot. For
+them Linux 6.13 has getxattrat and its kin. Before that there are only calls that take a path, so a thread with a
+working directory of its own (unshare(2), CLONE_FS) makes them: neither /proc, which the command may have
+unmounted, nor the working directory of the process is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import queue
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from snapbreaker.linux.libc import check, failure, function, system_call
+
+_AT_SYMLINK_NOFOLLOW = 0x100
+_CLONE_FS = 0x200
+_XATTR_SIZE_MAX = 65536  # include/uapi/linux/limits.h; a list is no longer than that either
+_XATTR_ARGS = struct.Struct("=QII")  # struct xattr_args: value, size, flags
+
+Xattrs = tuple[tuple[bytes, bytes], ...]
+
+_P, _I, _U, _Z = ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_size_t
+_V = ctypes.c_void_p
+_listxattrat = system_call("listxattrat", _I, _P, _U, _V, _Z)
+_getxattrat = system_call("getxattrat", _I, _P, _U, _P, _P, _Z)
+_setxattrat = system_call("setxattrat", _I, _P, _U, _P, _P, _Z)
+_removexattrat = system_call("removexattrat", _I, _P, _U, _P)
+_unshare = function("unshare", _I)
+
+
+def read_xattrs(target: int | bytes) -> Xattrs:
+    """All extended attributes, sorted by name, of an open file (or of a path, which is not followed).
+
+    Empty where the filesystem has none. Raises OSError.
+    """
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return ()
+        raise
+    if not names:
+        return ()
+    return tuple(sorted((os.fsencode(name), os.getxattr(target, name, follow_symlinks=follow)) for name in names))
+
+
+def read_xattrs_at(dir_fd: int, name: bytes) -> Xattrs:
+    """The same for any kind of file, by its name in ``dir_fd``."""
+    if not HAVE_XATTRAT:
+        found: Xattrs = _own_directory.run(dir_fd, lambda: read_xattrs(name))
+        return found
+    length = _listxattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, None, 0)
+    if length == 0 or (length < 0 and ctypes.get_errno() == errno.EOPNOTSUPP):
+        return ()
+    check(length, "listxattrat", name)
+    buffer = ctypes.create_string_buffer(_XATTR_SIZE_MAX)
+    length = _listxattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, buffer, len(buffer))
+    check(length, "listxattrat", name)
+    names = buffer.raw[:length].split(b"\0")[:-1]
+    return tuple(sorted((attribute, _get_at(dir_fd, name, attribute, buffer)) for attribute in names))
+
+
+def set_xattr_at(dir_fd: int, name: bytes, attribute: bytes, value: bytes) -> None:
+    """Create or replace one attribute of a name in ``dir_fd``."""
+    if not HAVE_XATTRAT:
+        _own_directory.run(dir_fd, lambda: os.setxattr(name, attribute, value, follow_symlinks=False))
+        return
+    held = ctypes.create_string_buffer(value, len(value)) if value else None
+    arguments = _XATTR_ARGS.pack(ctypes.addressof(held) if held else 0, len(value), 0)
+    result = _setxattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, attribute, arguments, len(arguments))
+    check(result, "setxattrat", name)
+
+
+def remove_xattr_at(dir_fd: int, name: bytes, attribute: bytes) -> None:
+    """Remove one attribute of a name in ``dir_fd``; ENODATA when there is none of that name."""
+    if not HAVE_XATTRAT:
+        _own_directory.run(dir_fd, lambda: os.removexattr(name, attribute, follow_symlinks=False))
+        return
+    check(_removexattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, attribute), "removexattrat", name)
+
+
+def _get_at(dir_fd: int, name: bytes, attribute: bytes, buffer: ctypes.Array[ctypes.c_char]) -> bytes:
+    arguments = _XATTR_ARGS.pack(ctypes.addressof(buffer), len(buffer), 0)
+    length = _getxattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, attribute, arguments, len(arguments))
+    return buffer.raw[: check(length, "getxattrat", name)]
+
+
+def _xattrat_works() -> bool:
+    return _listxattrat(-100, b"/", 0, None, 0) >= 0 or ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM)
+
+
+class _OwnDirectory:
+    """A thread that calls functions in a directory of its own. Started when first used, anew after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[tuple[int, Callable[[], Any]]] | None = None
+        self._results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run(self, dir_fd: int, job: Callable[[], Any]) -> Any:
+        with self._lock:
+            if self._jobs is None:
+                self._jobs = queue.SimpleQueue()
+                threading.Thread(target=self._work, args=(self._jobs,), name="xattr", daemon=True).start()
+            self._jobs.put((dir_fd, job))
+            value, error = self._results.get()
+        if error is not None:
+            raise error
+        return value
+
+    def _work(self, jobs: queue.SimpleQueue[tuple[int, Callable[[], Any]]]) -> None:
+        alone = _unshare(_CLONE_FS) == 0
+        code = ctypes.get_errno()
+        while True:
+            dir_fd, job = jobs.get()
+            try:
+                if not alone:  # fchdir would move the whole process
+                    raise failure("unshare", code=code)
+                os.fchdir(dir_fd)
+                self._results.put((job(), None))
+            except BaseException as error:
+                self._results.put((None, error))
+
+
+HAVE_XATTRAT = _xattrat_works()
+_own_directory = _OwnDirectory()
+# A lock that another thread held at the fork would never be released in the child.
+os.register_at_fork(after_in_child=lambda: _own_directory.__init__())  # type: ignore[misc]
