@@ -1,0 +1,84 @@
+"""The sentences that the terminal block and the full report share."""
+
+from __future__ import annotations
+
+from snapbreaker.issue import Issue
+from snapbreaker.report.model import Changes, CheckpointStatus, Outcome, Phase, Report, VolumeReport
+from snapbreaker.report.wording import count_text, line_text, path_text, seconds_text, size_text
+
+
+def verdict(report: Report) -> str:
+    """One sentence: what was compared, and what came of it."""
+    found = len(report.differences) + len(report.failures)
+    if report.checkpoint_status is CheckpointStatus.COMPLETED:
+        return "The machine was compared with the checkpoint, and nothing differs."
+    if found:
+        return f"NOT as it was at the checkpoint: {count_text(found, 'problem')}, listed below."
+    if report.outcome is Outcome.NOT_STARTED:
+        return "Nothing was compared: nothing was changed."
+    if report.kept_change:
+        return "Nothing was compared: the change stays."
+    if report.outcome is Outcome.REBOOT_PENDING:
+        return "Not yet: it is compared after the reboot."
+    if not report.compared:
+        return "NOT VERIFIED: the machine was not compared with the checkpoint."
+    return "What was compared does not differ, but the rollback did not complete."
+
+
+def headline(report: Report) -> str:
+    """The first thing to know, in a few words."""
+    what = f"{report.issue.type} found" if report.issue else report.verb
+    match report.checkpoint_status:
+        case CheckpointStatus.COMPLETED:
+            return f"{what}, rolled back and verified"
+        case CheckpointStatus.FAILED:
+            return f"{what}, ROLLBACK FAILED"
+        case CheckpointStatus.PENDING:
+            return f"{what}, rolled back at the next reboot"
+        case CheckpointStatus.NONE:
+            return "not started, nothing was changed"
+        case CheckpointStatus.OBSERVED:
+            return f"observed, {count_text(len(report.issues), 'issue')}, nothing was halted"
+    return "committed" if report.outcome is Outcome.COMMITTED else "success"
+
+
+def changes_line(changes: Changes) -> str:
+    """``12 added, 3 changed, 1 removed (3.1 MB)``."""
+    if not changes.total:
+        return "nothing"
+    counts = f"{changes.added:,} added, {changes.changed:,} changed, {changes.removed:,} removed"
+    return f"{counts} ({size_text(changes.size)})"
+
+
+def issue_place(issue: Issue) -> str:
+    """``stderr, line 42``; empty where the issue has no line."""
+    if not issue.source:
+        return ""
+    return path_text(issue.source) + (f", line {issue.line_number:,}" if issue.line_number else "")
+
+
+def context(report: Report) -> tuple[list[tuple[str, str]], int]:
+    """The lines around the trip as (``source:number``, text), and the index of the one that tripped (-1: none)."""
+    rows = [(f"{path_text(line.source)}:{line.number}", line_text(line.text)) for line in report.before]
+    marked = -1
+    if report.issue is not None and report.issue.line:
+        marked = len(rows)
+        rows.append((f"{path_text(report.issue.source)}:{report.issue.line_number}", line_text(report.issue.line)))
+    rows += [(f"{path_text(line.source)}:{line.number}", line_text(line.text)) for line in report.after]
+    return rows, marked
+
+
+def volume_line(volume: VolumeReport) -> str:
+    text = f"Volume {path_text(volume.root)}: {volume.backend}, recorded in {seconds_text(volume.seconds)}"
+    text += f", {size_text(volume.size)} extra" if volume.size else ""
+    return text + (f", writers frozen for {seconds_text(volume.frozen)}" if volume.frozen else "")
+
+
+def phase_detail(report: Report, phase: Phase) -> str:
+    """What is to be said of a phase; the halt is told from its own figures."""
+    halt = report.halt
+    if phase.name != "halt" or halt is None:
+        return phase.detail
+    frozen = "tree frozen" if halt.frozen else "tree NOT wholly frozen (killed all the same)"
+    text = f"{frozen} in {seconds_text(halt.reaction)}, {count_text(halt.killed, 'process', 'processes')} killed"
+    return text + (f", {len(halt.survivors)} SURVIVED" if halt.survivors else "")

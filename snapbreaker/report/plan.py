@@ -1,0 +1,116 @@
+"""What to do next: the allow rule that would justify the line that tripped, and the command to try again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from snapbreaker.issue import Issue, IssueType
+from snapbreaker.report.model import Report
+from snapbreaker.report.wording import command_text
+
+RULES_FILE = "allow.toml"
+LINE_LIMIT = 500
+REASON = "say here why this line is harmless"
+
+# Parts of a line that differ from run to run: a hash (hex digits, some of them letters), or a number.
+VARIABLE = re.compile(r"(?P<hash>\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{7,}\b)|(?P<number>[0-9]+)")
+SPECIAL = re.compile(r"[\\.^$*+?{}\[\]|()]")
+WORD = re.compile(r"[a-z]{3,}")
+
+UNLINED = {
+    IssueType.TIMEOUT: "If the silence is natural here, allow it more time with a larger --idle.",
+    IssueType.EXIT: "Find out why the command failed (see its last lines), mend that, and run it again.",
+    IssueType.CHECK: "The change raised no issue, but the machine was not healthy after it: mend that first.",
+    IssueType.INTERRUPTED: "It was stopped on purpose; run it again when you want it.",
+}
+
+
+def allow_pattern(line: str) -> str:
+    """A Python regular expression for the whole of ``line``, with its numbers and hashes generalised.
+
+    Of a very long line only the beginning counts.
+    """
+    line, last = (line, "$") if len(line) <= LINE_LIMIT else (line[:LINE_LIMIT], "")
+    parts, end = [], 0
+    for match in VARIABLE.finditer(line):
+        parts += [_literal(line[end : match.start()]), r"[0-9a-f]+" if match["hash"] else r"\d+"]
+        end = match.end()
+    return "^" + "".join(parts) + _literal(line[end:]) + last
+
+
+def allow_rule(line: str) -> str:
+    """The rule as TOML, ready to paste into a file for ``--rules``."""
+    words = WORD.findall(line.lower())[:4]
+    return "\n".join(
+        (
+            "[[rule]]",
+            f"name = {toml_string('-'.join(['allow', *(words or ['line'])]))}",
+            'type = "allow"',
+            f"pattern = {toml_string(allow_pattern(line))}",
+            f"reason = {toml_string(REASON)}",
+        )
+    )
+
+
+def can_be_allowed(issue: Issue | None) -> bool:
+    """Whether a line tripped that a rule could justify: silence or an exit status has none."""
+    return issue is not None and bool(issue.line.strip()) and issue.type not in UNLINED
+
+
+def advice(report: Report) -> str:
+    """One or two sentences for a person."""
+    issue = report.issue
+    if issue is None:
+        return ""
+    if can_be_allowed(issue):
+        return (
+            "Mend the cause and run it again. Only if this line is known to be harmless, justify it: "
+            f"add the rule to {RULES_FILE}, with your reason."
+        )
+    return UNLINED.get(issue.type, "Mend the cause and run it again.")
+
+
+def retry_command(report: Report) -> str:
+    """The exact command line that tries again, with the allow rule where there is one to add."""
+    words = list(report.invocation)
+    if can_be_allowed(report.issue) and not _names(words, RULES_FILE):
+        words += ["--rules", RULES_FILE]
+    line = command_text([*words, "--", *report.command])
+    if report.cwd and not any(word == "--cwd" or word.startswith("--cwd=") for word in words):
+        return f"cd {command_text([report.cwd])} && {line}"
+    return line
+
+
+def own_command(report: Report, *words: str) -> str:
+    """Another verb of snapbreaker, called as this run was (program, ``--store`` …)."""
+    invocation = report.invocation
+    verb = invocation.index(report.verb, 1) if report.verb in invocation[1:] else 1
+    return command_text([*invocation[:verb], *words])
+
+
+def toml_string(text: str) -> str:
+    """A TOML string: literal where it can be, so that patterns stay readable."""
+    if text.isprintable():
+        if not set(text) & {'"', "\\"}:
+            return f'"{text}"'
+        if "'" not in text:
+            return f"'{text}'"
+    return '"' + "".join(_toml_character(c) for c in text) + '"'
+
+
+def _toml_character(c: str) -> str:
+    if c in '"\\':
+        return "\\" + c
+    if c.isprintable():
+        return c
+    return f"\\u{ord(c):04X}" if ord(c) < 0x10000 else f"\\U{ord(c):08X}"
+
+
+def _literal(text: str) -> str:
+    """Like re.escape, but leaves what needs no escape readable."""
+    return SPECIAL.sub(r"\\\g<0>", text)
+
+
+def _names(words: Sequence[str], file: str) -> bool:
+    return file in words or f"--rules={file}" in words

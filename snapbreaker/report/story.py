@@ -1,0 +1,192 @@
+"""What a report says, in the operator's sections: Reasoning, Action, Verification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from snapbreaker.issue import Issue
+from snapbreaker.report import plan
+from snapbreaker.report.document import Document, Mono, Section, Words
+from snapbreaker.report.model import Changes, CheckpointStatus, Outcome, PathNote, Phase, Report
+from snapbreaker.report.phrases import changes_line, context, issue_place, phase_detail, verdict, volume_line
+from snapbreaker.report.wording import command_text, count_text, line_text, path_text, seconds_text, time_text
+
+SAMPLE_SHOWN = 30
+NOTES_SHOWN = 200
+
+
+def document(report: Report) -> Document:
+    title = f"snapbreaker {report.verb} {report.id}: {report.outcome}"
+    return Document(title, [reasoning(report), action(report), verification(report)])
+
+
+def reasoning(report: Report) -> Section:
+    section = Section("Reasoning")
+    _trigger(section, report)
+    section.say(report.issue.type if report.issue else "none", label="Type")
+    section.say(report.checkpoint_status, label="Checkpoint Status")
+    _analysis(section, report)
+    _plan(section, report)
+    return section
+
+
+def action(report: Report) -> Section:
+    section = Section("Action")
+    section.say(Mono(command_text(report.command)), *_where(report), label="Command")
+    if report.note:
+        section.say(line_text(report.note), label="Note")
+    section.items([_step(report, phase) for phase in report.timeline])
+    section.items([(volume_line(volume),) for volume in report.volumes])
+    if report.displaced:
+        section.say("What the restore took away lies in ", Mono(path_text(report.displaced)), ".")
+    if report.record:
+        section.say("Record: ", Mono(path_text(report.record)))
+    section.items([("Warning: " + line_text(text),) for text in report.warnings])
+    section.say(f"Exit code {report.exit_code}.")
+    return section
+
+
+def verification(report: Report) -> Section:
+    section = Section("Verification")
+    section.say(verdict(report))
+    section.items([(_compared(item.what, item.count, item.seconds),) for item in report.compared])
+    _notes(section, "Could not be put back", report.failures)
+    _notes(section, "Differs from the checkpoint", report.differences)
+    if report.halt and report.halt.survivors:
+        rows: list[Words] = [
+            (f"{p.pid} {path_text(p.comm)} (state {p.state or '?'})",) for p in report.halt.survivors
+        ]
+        section.say("Still alive after SIGKILL:")
+        section.items(rows)
+    if report.kept:
+        section.say("Kept as it is by policy, and not compared:")
+        section.items([(Mono(path_text(path)),) for path in report.kept])
+    _notes(section, "Left out of the checkpoint", report.left_out)
+    return section
+
+
+def _trigger(section: Section, report: Report) -> None:
+    issue = report.issue
+    if issue is None:
+        section.say(report.error or "none: no issue was found", label="Trigger")
+    elif issue.line:
+        section.say(issue_place(issue), label="Trigger")
+        section.show(line_text(issue.line))
+    else:
+        section.say(issue.reason, label="Trigger")
+
+
+def _analysis(section: Section, report: Report) -> None:
+    if report.issue is not None:
+        section.say("Rule ", Mono(report.issue.rule), ": ", report.issue.reason, label="Analysis")
+    else:
+        section.say(*_no_issue(report), label="Analysis")
+    rows, marked = context(report)
+    if rows:
+        section.say("Output around it:" if marked >= 0 else "Last lines of output:")
+        width = max(len(place) for place, _ in rows)
+        lines = [f"{'>' if n == marked else ' '} {place:<{width}}  {text}" for n, (place, text) in enumerate(rows)]
+        section.show("\n".join(lines), marked=marked)
+    _observed(section, report.issues)
+    if report.changes is not None:
+        _changed(section, report.changes)
+
+
+def _no_issue(report: Report) -> Words:
+    if report.outcome is Outcome.NOT_STARTED:
+        return (
+            line_text(report.error) or "Refused beforehand.",
+            *((" ", line_text(report.hint)) if report.hint else ()),
+        )
+    if report.kept_change:
+        lines = sum(report.lines.values())
+        return (f"{count_text(lines, 'line')} of output, none of them an issue.",)
+    return (line_text(report.error) or f"Asked for by {Mono('snapbreaker ' + report.verb).text}.",)
+
+
+def _observed(section: Section, issues: Sequence[Issue]) -> None:
+    if not issues:
+        return
+    section.say(f"Observed: {count_text(len(issues), 'issue')} that would have tripped the breaker.")
+    for issue in issues[:NOTES_SHOWN]:
+        section.say(f"{issue_place(issue) or issue.reason} (rule ", Mono(issue.rule), ")", label=issue.type)
+        if issue.line:
+            section.show(line_text(issue.line))
+    _and_more(section, len(issues) - NOTES_SHOWN)
+
+
+def _changed(section: Section, changes: Changes) -> None:
+    section.say(f"The command had changed: {changes_line(changes)}.")
+    rows: list[Words] = [(Mono(path_text(p.path)), " (" + ", ".join(p.aspects) + ")") for p in changes.sample]
+    section.items(rows[:SAMPLE_SHOWN])
+    _and_more(section, changes.total - min(len(rows), SAMPLE_SHOWN))
+
+
+def _plan(section: Section, report: Report) -> None:
+    if report.kept_change:
+        undo = plan.own_command(report, "rollback", report.id)
+        if report.outcome is Outcome.COMMITTED:
+            section.say("Nothing to do. The change can still be undone: ", Mono(undo), label="Plan")
+        else:
+            section.say("Nothing to do." if not report.issues else "Judge the issues above.", label="Plan")
+        return
+    if report.checkpoint_status is CheckpointStatus.FAILED:
+        section.say(*manual_steps(report), label="Plan")
+    elif report.issue is not None:
+        section.say(plan.advice(report), label="Plan")
+    else:
+        section.say(line_text(report.hint) or "Mend the cause and run it again.", label="Plan")
+    if report.issue is not None and plan.can_be_allowed(report.issue):
+        section.say("The allow rule:")
+        section.show(plan.allow_rule(report.issue.line), "toml")
+    if report.verb == "run" and report.command:
+        section.say("Try again:")
+        section.show(plan.retry_command(report), "sh")
+
+
+def manual_steps(report: Report) -> Words:
+    """What to do when a rollback failed."""
+    return (
+        "Read under Verification what differs. Once its cause is gone (a full disk, a file held open), ",
+        Mono(plan.own_command(report, "rollback", report.id)),
+        " tries again; ",
+        Mono(plan.own_command(report, "verify", report.id)),
+        " compares again.",
+    )
+
+
+def _where(report: Report) -> Words:
+    words: list[str | Mono] = []
+    if report.cwd:
+        words += [" in ", Mono(path_text(report.cwd))]
+    if report.host:
+        words.append(f" on {report.host}")
+    if report.user:
+        words.append(f" by {report.user}")
+    if report.started:
+        words.append(f", started {time_text(report.started)}, took {seconds_text(report.seconds)}")
+    return tuple(words)
+
+
+def _step(report: Report, phase: Phase) -> Words:
+    detail = phase_detail(report, phase)
+    offset = max(0.0, phase.started - report.started)
+    text = f" after {seconds_text(offset)}, took {seconds_text(phase.seconds)}"
+    return (Mono(phase.name), text + (f": {line_text(detail)}" if detail else ""))
+
+
+def _compared(what: str, count: int, seconds: float) -> str:
+    return f"{what}: {count:,} compared" + (f" in {seconds_text(seconds)}" if seconds else "")
+
+
+def _notes(section: Section, label: str, notes: Sequence[PathNote]) -> None:
+    if not notes:
+        return
+    section.say(f"{label}:")
+    section.items([(Mono(path_text(note.path)), ": " + line_text(note.text)) for note in notes[:NOTES_SHOWN]])
+    _and_more(section, len(notes) - NOTES_SHOWN)
+
+
+def _and_more(section: Section, count: int) -> None:
+    if count > 0:
+        section.say(f"... and {count:,} more.")

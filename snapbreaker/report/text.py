@@ -1,0 +1,241 @@
+"""The report on a terminal: a calm block for a trip, a short one for success, a loud one for a failed rollback.
+
+``text`` needs nothing but what is loaded: it works while files are being put back. ``print_report`` has the same
+words in colour, by rich, where the stream is a terminal that wants them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from snapbreaker.report import plan
+from snapbreaker.report.model import CheckpointStatus, Outcome, PathNote, Report
+from snapbreaker.report.phrases import (
+    changes_line,
+    context,
+    headline,
+    issue_place,
+    phase_detail,
+    verdict,
+)
+from snapbreaker.report.wording import (
+    clipped,
+    count_text,
+    line_text,
+    path_text,
+    seconds_text,
+    wrapped,
+)
+
+WIDTH = 80
+LABEL = 10
+NOTES_SHOWN = 10
+ISSUES_SHOWN = 20
+LONGEST_LINE = 2000
+
+# The styles of rich, by what a line means.
+GOOD, BAD, CAUTION, FAINT, STRONG = "green", "bold red", "yellow", "dim", "bold"
+
+
+@dataclass(slots=True)
+class Block:
+    """Lines of a terminal; each is a list of (words, style)."""
+
+    width: int = WIDTH
+    lines: list[list[tuple[str, str]]] = field(default_factory=list)
+
+    def line(self, text: str = "", style: str = "") -> None:
+        self.lines.append([(text, style)])
+
+    def fact(self, label: str, text: str, style: str = "") -> None:
+        """A label and words that are wrapped beside it."""
+        for number, part in enumerate(wrapped(text, self.width - LABEL - 2)):
+            self.lines.append([(f"  {'' if number else label:<{LABEL}}", FAINT), (part, style)])
+
+    def command(self, command: str, label: str = "") -> None:
+        """Never wrapped, so that it can be copied."""
+        self.lines.append([(f"  {label:<{LABEL}}", FAINT), (command, STRONG)])
+
+
+def text(report: Report, width: int = WIDTH) -> str:
+    """The block without colour, ending with a newline. No import, no file, no program is needed."""
+    return plain(block(report, width))
+
+
+def plain(content: Block) -> str:
+    return "".join("".join(words for words, _ in line).rstrip() + "\n" for line in content.lines)
+
+
+def block(report: Report, width: int = WIDTH) -> Block:
+    content = Block(max(40, width))
+    if report.checkpoint_status is CheckpointStatus.FAILED:
+        _alarm(content)
+    if report.outcome is Outcome.NOT_STARTED:
+        _not_started(content, report)
+    elif report.kept_change:
+        _kept(content, report)
+    else:
+        _halted(content, report)
+    for warning in report.warnings:
+        content.fact("Warning", line_text(warning), CAUTION)
+    return content
+
+
+def print_report(report: Report, stream: TextIO, *, plain_only: bool = False) -> None:
+    """Print the block. ``plain_only`` while nothing may be imported; otherwise in colour where that is wanted."""
+    content = block(report, _width(stream))
+    if not plain_only and wants_colour(stream) and _print_coloured(content, stream):
+        return
+    stream.write(_encodable(plain(content), stream))
+    stream.flush()
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Only on a terminal, and not with NO_COLOR (https://no-color.org) or TERM=dumb."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _print_coloured(content: Block, stream: TextIO) -> bool:
+    """False when rich is not to be had."""
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except ImportError:
+        return False
+    console = Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    for line in content.lines:
+        console.print(Text.assemble(*((_encodable(words, stream), style) for words, style in line)))
+    return True
+
+
+def _encodable(words: str, stream: TextIO) -> str:
+    """What the stream's encoding lacks is escaped: a report never fails for its characters."""
+    encoding = stream.encoding or "utf-8"
+    return words.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _width(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or WIDTH
+    except (OSError, ValueError):
+        return WIDTH
+
+
+def _alarm(content: Block) -> None:
+    bar = "!" * content.width
+    for row in (bar, CheckpointStatus.FAILED.upper().center(content.width), bar):
+        content.line(row, BAD)
+    content.line()
+
+
+def _not_started(content: Block, report: Report) -> None:
+    content.line(f"snapbreaker: {headline(report)}", BAD)
+    content.fact("Reason", line_text(report.error) or "refused beforehand")
+    if report.hint:
+        content.fact("Next", line_text(report.hint))
+
+
+def _kept(content: Block, report: Report) -> None:
+    style = CAUTION if report.issues else GOOD
+    content.line(f"snapbreaker: {headline(report)} ({seconds_text(report.seconds)})", style)
+    for issue in report.issues[:ISSUES_SHOWN]:
+        content.fact(issue.type, issue_place(issue) or issue.reason, CAUTION)
+        if issue.line:
+            content.fact("", clipped(line_text(issue.line).expandtabs(), content.width - LABEL - 2))
+    if len(report.issues) > ISSUES_SHOWN:
+        content.fact("", f"... and {len(report.issues) - ISSUES_SHOWN:,} more")
+    if report.changes is not None:
+        content.fact("Changed", changes_line(report.changes))
+    if report.outcome is Outcome.COMMITTED:
+        content.command(plan.own_command(report, "rollback", report.id), "Undo")
+
+
+def _halted(content: Block, report: Report) -> None:
+    failed = report.checkpoint_status is CheckpointStatus.FAILED
+    content.line(f"snapbreaker: {headline(report)}", BAD if failed else STRONG)
+    content.line()
+    _context(content, report)
+    _why(content, report)
+    content.line()
+    _done(content, report)
+    content.line()
+    _result(content, report, failed)
+    content.line()
+    _next(content, report, failed)
+
+
+def _context(content: Block, report: Report) -> None:
+    """The lines around the trip; the one that tripped is whole, the others are cut to the width."""
+    rows, marked = context(report)
+    if not rows:
+        return
+    width = max(len(place) for place, _ in rows)
+    for number, (place, words) in enumerate(rows):
+        head = f"{'>' if number == marked else ' '} {place:<{width}}  "
+        words = words.expandtabs()
+        if number == marked:
+            content.lines.append([(head, BAD), (clipped(words, LONGEST_LINE), BAD)])
+        else:
+            content.lines.append([(head, FAINT), (clipped(words, max(20, content.width - len(head))), "")])
+    content.line()
+
+
+def _why(content: Block, report: Report) -> None:
+    issue = report.issue
+    if issue is None:
+        if report.error:
+            content.fact("Reason", line_text(report.error), BAD)
+        return
+    place = issue_place(issue)
+    content.fact("Type", issue.type + (f" in {place}" if place else ""), BAD)
+    content.fact("Rule", line_text(issue.rule))
+    content.fact("Reason", line_text(issue.reason))
+
+
+def _done(content: Block, report: Report) -> None:
+    steps = [(phase.name, phase.seconds, line_text(phase_detail(report, phase))) for phase in report.timeline]
+    width = max((len(name) for name, _, _ in steps), default=0)
+    for number, (name, seconds, detail) in enumerate(steps):
+        step = f"{name:<{width}} {seconds_text(seconds):>9}  "
+        parts = wrapped(detail, max(20, content.width - LABEL - 2 - len(step)))
+        for row, part in enumerate(parts):
+            label = "" if number or row else "Done"
+            content.lines.append([(f"  {label:<{LABEL}}", FAINT), ((" " * len(step) if row else step) + part, "")])
+    if report.changes is not None:
+        undone = report.checkpoint_status is CheckpointStatus.COMPLETED
+        content.fact("Undone" if undone else "Changed", changes_line(report.changes) + " by the command")
+
+
+def _result(content: Block, report: Report, failed: bool) -> None:
+    status = report.checkpoint_status
+    style = BAD if failed else GOOD if status is CheckpointStatus.COMPLETED else CAUTION
+    content.fact("Result", f"{status} (exit {report.exit_code})", style)
+    content.fact("", verdict(report), BAD if failed else "")
+    for process in report.halt.survivors if report.halt else []:
+        content.fact("Alive", f"{process.pid} {path_text(process.comm)} (state {process.state or '?'})", BAD)
+    _notes(content, "Failed", report.failures)
+    _notes(content, "Differs", report.differences)
+    if report.displaced and failed:
+        content.fact("Saved", f"what was taken away lies in {path_text(report.displaced)}")
+
+
+def _notes(content: Block, label: str, notes: list[PathNote]) -> None:
+    for note in notes[:NOTES_SHOWN]:
+        content.fact(label, f"{path_text(note.path)}: {line_text(note.text)}", BAD)
+    if len(notes) > NOTES_SHOWN:
+        content.fact("", f"... and {count_text(len(notes) - NOTES_SHOWN, 'path')} more, all in the report", BAD)
+
+
+def _next(content: Block, report: Report, failed: bool) -> None:
+    if failed:
+        content.fact("Next", "read the report, remove the cause, roll back again, compare again:")
+        content.command(plan.own_command(report, "report", report.id, "--format", "markdown"))
+        content.command(plan.own_command(report, "rollback", report.id))
+        content.command(plan.own_command(report, "verify", report.id))
+        return
+    content.fact("Next", plan.advice(report) or line_text(report.hint) or "the full report:")
+    if plan.can_be_allowed(report.issue):
+        content.fact("", "The rule, ready to paste, and the full report:")
+    content.command(plan.own_command(report, "report", report.id, "--format", "markdown"))
