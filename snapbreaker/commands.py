@@ -13,12 +13,12 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from snapbreaker.errors import CheckpointError, ToolError
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TIMED_OUT = 124  # as timeout(1) ends
+TIMED_OUT, CANNOT_EXECUTE = 124, 126  # as timeout(1) and a shell say it
 
 # The Debian package of each program that is not in one of the same name.
 PACKAGES = {
@@ -104,6 +104,7 @@ def run(
     timeout: float | None = 60,
     check: bool = True,
     env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
 ) -> Completed:
     """Run ``argv`` and wait for its end. No shell; a plain name is looked up in the system's directories only.
 
@@ -117,7 +118,12 @@ def run(
     if path is None:
         raise ToolMissing(argv[0])
     with _memory_file("stdin", input) as stdin, _memory_file("stdout") as out, _memory_file("stderr") as err:
-        status = _spawn([path, *argv[1:]], stdin, out, err, timeout, _environment(env or {}))
+        streams = {"_in": stdin, "_out": out, "_err": err}
+        options = {**streams, "_env": _environment(env or {}), "_cwd": cwd}
+        try:
+            status = _spawn([path, *argv[1:]], options, timeout)
+        except OSError as error:
+            raise ToolError(list(argv), CANNOT_EXECUTE, "", str(error)) from error
         if status is None:
             late = f"{_text(err)}\nno end after {timeout:g} s: killed"
             raise ToolError(list(argv), TIMED_OUT, _text(out), late)
@@ -127,31 +133,31 @@ def run(
     return done
 
 
-def _spawn(
-    argv: list[str], stdin: IO[bytes], out: IO[bytes], err: IO[bytes], timeout: float | None, env: dict[str, str]
-) -> int | None:
-    """Run to the end with these files; the exit status, ``-n`` for a signal, None when it was out of time."""
+def _spawn(argv: Sequence[str], options: Mapping[str, Any], timeout: float | None) -> int | None:
+    """Run to the end; the exit status, ``-n`` for a signal, None when it was out of time."""
     import sh  # late: 76 ms
 
     # sh encodes arguments strictly, in one encoding. Latin-1 maps each byte to itself, so that a name which is not
     # valid UTF-8 arrives as it is.
     program, *arguments = (os.fsencode(argument).decode("latin-1") for argument in argv)
-    # Files instead of pipes: nothing is cut off, and a daemon that keeps its output open does not hang us.
+    # The streams are files, not pipes: nothing is cut off, and a daemon that keeps them open does not hang us.
     # _bg returns before the end, so that the time is limited here: sh's own _timeout costs 0.1 s a call.
     # A group of its own: an operator's Ctrl-C does not reach a program in the middle of a repair.
-    running = sh.Command(program)(
-        *arguments,
-        _in=stdin,
-        _out=out,
-        _err=err,
-        _env=env,
-        _encoding="latin-1",
-        _bg=True,
-        _bg_exc=False,
-        _new_group=True,
-        _preexec_fn=_default_signals,
-        _ok_code=tuple(range(-signal.NSIG, 256)),
-    )
+    try:
+        running = sh.Command(program)(
+            *arguments,
+            **options,
+            _encoding="latin-1",
+            _bg=True,
+            _bg_exc=False,
+            _new_group=True,
+            _preexec_fn=_default_signals,
+            _ok_code=tuple(range(-signal.NSIG, 256)),
+        )
+    except sh.CommandNotFound as error:
+        raise OSError(f"{argv[0]!r}: not a name that can be run") from error
+    except sh.ForkException as error:  # carries the child's traceback as text
+        raise OSError(str(error).strip().splitlines()[-1]) from error
     ended = False
     try:
         ended = _ends_within(running.pid, timeout)

@@ -97,6 +97,17 @@ def test_missing_program_names_its_package() -> None:
     assert not commands.installed("zpool-that-is-missing")
 
 
+def test_working_directory_and_what_cannot_start(tmp_path: Path) -> None:
+    assert commands.run(["pwd"], cwd=str(tmp_path)).stdout == f"{tmp_path}\n"
+    with pytest.raises(ToolError, match=r"pwd ended with 126: .*No such file"):
+        commands.run(["pwd"], cwd=str(tmp_path / "missing"))
+    program = tmp_path / "not-a-program"
+    program.write_bytes(b"\x7fELF nonsense")
+    program.chmod(0o755)
+    with pytest.raises(ToolError, match=r"ended with 126: .*Exec format error"):
+        commands.run([str(program)])
+
+
 def test_calls_are_quick() -> None:
     commands.run(["true"])
     started = time.monotonic()
