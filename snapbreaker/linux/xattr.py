@@ -1,9 +1,9 @@
-"""Extended attributes of a name in an open directory, never following a symbolic link, without /proc.
+"""Extended attributes of a name in an open directory, never following a symbolic link.
 
 Files and directories can be opened and asked by descriptor; symbolic links, fifos, sockets and devices cannot. For
-them Linux 6.13 has getxattrat and its kin. Before that there are only calls that take a path, so a thread with a
-working directory of its own (unshare(2), CLONE_FS) makes them: neither /proc, which the command may have
-unmounted, nor the working directory of the process is used.
+them Linux 6.13 has getxattrat and its kin. Before that there are only calls that take a path: through
+/proc/self/fd, and where the command has unmounted /proc, in a thread with a working directory of its own
+(unshare(2), CLONE_FS), since that of the process is not ours to change.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read_xattrs(target: int | bytes) -> Xattrs:
 def read_xattrs_at(dir_fd: int, name: bytes) -> Xattrs:
     """The same for any kind of file, by its name in ``dir_fd``."""
     if not HAVE_XATTRAT:
-        found: Xattrs = _own_directory.run(dir_fd, lambda: read_xattrs(name))
+        found: Xattrs = _by_path(dir_fd, name, read_xattrs)
         return found
     length = _listxattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, None, 0)
     if length == 0 or (length < 0 and ctypes.get_errno() == errno.EOPNOTSUPP):
@@ -71,7 +71,7 @@ def read_xattrs_at(dir_fd: int, name: bytes) -> Xattrs:
 def set_xattr_at(dir_fd: int, name: bytes, attribute: bytes, value: bytes) -> None:
     """Create or replace one attribute of a name in ``dir_fd``."""
     if not HAVE_XATTRAT:
-        _own_directory.run(dir_fd, lambda: os.setxattr(name, attribute, value, follow_symlinks=False))
+        _by_path(dir_fd, name, lambda path: os.setxattr(path, attribute, value, follow_symlinks=False))
         return
     held = ctypes.create_string_buffer(value, len(value)) if value else None
     arguments = _XATTR_ARGS.pack(ctypes.addressof(held) if held else 0, len(value), 0)
@@ -82,7 +82,7 @@ def set_xattr_at(dir_fd: int, name: bytes, attribute: bytes, value: bytes) -> No
 def remove_xattr_at(dir_fd: int, name: bytes, attribute: bytes) -> None:
     """Remove one attribute of a name in ``dir_fd``; ENODATA when there is none of that name."""
     if not HAVE_XATTRAT:
-        _own_directory.run(dir_fd, lambda: os.removexattr(name, attribute, follow_symlinks=False))
+        _by_path(dir_fd, name, lambda path: os.removexattr(path, attribute, follow_symlinks=False))
         return
     check(_removexattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, attribute), "removexattrat", name)
 
@@ -95,6 +95,13 @@ def _get_at(dir_fd: int, name: bytes, attribute: bytes, buffer: ctypes.Array[cty
 
 def _xattrat_works() -> bool:
     return _listxattrat(-100, b"/", 0, None, 0) >= 0 or ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM)
+
+
+def _by_path(dir_fd: int, name: bytes, job: Callable[[bytes], Any]) -> Any:
+    try:
+        return job(b"/proc/self/fd/%d/%s" % (dir_fd, name))
+    except (FileNotFoundError, NotADirectoryError):
+        return _own_directory.run(dir_fd, lambda: job(name))
 
 
 class _OwnDirectory:
