@@ -1,0 +1,194 @@
+"""The bytes of regular files: where they lie, copied with their holes, compared exactly."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+
+from snapbreaker.files.tree import Content, Extent
+from snapbreaker.linux.clone import (
+    CANNOT_CLONE,
+    clone_file,
+    clone_range,
+    data_ranges,
+    unwritten_ranges,
+)
+from snapbreaker.linux.libc import failure
+
+_BLOCK = 1 << 20
+_ZEROS = bytes(_BLOCK)
+# The page cache knows holes by the page, so two maps of the same file agree only as far as that.
+_GRAIN = 4096
+
+Range = tuple[int, int]
+
+
+def plain_content(fd: int, *, owned: bool = True) -> Content:
+    """The content of an open regular file, with its holes as SEEK_DATA shows them."""
+    size = os.fstat(fd).st_size
+    return Content(
+        fd, size, tuple(Extent(start, start, end - start) for start, end in data_ranges(fd, size)), owned
+    )
+
+
+def copy_content(content: Content, dest_fd: int, clone: bool = True) -> int:
+    """Write ``content`` to the empty regular file ``dest_fd``: same bytes, same holes, same size.
+
+    With ``clone`` data is shared (reflinked) where the filesystem can, wholly or extent by extent. Returns the
+    number of bytes that had to be copied. Raises OSError; EIO when the source is shorter than it says.
+    """
+    if clone and _is_plain(content) and clone_file(content.fd, dest_fd):
+        if os.fstat(dest_fd).st_size == content.size:
+            return 0
+        os.ftruncate(dest_fd, 0)  # the source changed its size meanwhile
+    copied = 0
+    block = os.fstatvfs(dest_fd).f_bsize if clone else 0
+    for extent in content.extents:
+        if not (clone and _clone_extent(content.fd, extent, dest_fd, block)):
+            clone = False
+            _copy_extent(content.fd, extent, dest_fd)
+            copied += extent.length
+    os.ftruncate(dest_fd, content.size)
+    return copied
+
+
+def same_content(a: Content, b: Content) -> bool:
+    """Whether both hold the same bytes, however sparse each is."""
+    if a.size != b.size:
+        return False
+    for start, end in _union(_data(a), _data(b)):
+        for offset in range(start, end, _BLOCK):
+            length = min(_BLOCK, end - offset)
+            if _read(a, offset, length) != _read(b, offset, length):
+                return False
+    return True
+
+
+def same_sparseness(a: Content, b: Content) -> bool:
+    """Whether both have their holes at the same places, to a grain of 4096 bytes.
+
+    A hole that is data of zeros on the other side differs. Space that is allocated and was never written does not
+    count: it shows as a hole or as data of zeros, depending on whether someone has read it since it was cached.
+    """
+    different = _symmetric_difference(_grains(_data(a), a.size), _grains(_data(b), b.size))
+    if not different:
+        return True
+    undecided = sorted(_unwritten(a) + _unwritten(b))
+    return all(any(start <= s and e <= end for start, end in _merge(undecided)) for s, e in different)
+
+
+def _is_plain(content: Content) -> bool:
+    return all(extent.source == extent.offset for extent in content.extents) and (
+        os.fstat(content.fd).st_size == content.size
+    )
+
+
+def _clone_extent(source_fd: int, extent: Extent, dest_fd: int, block: int) -> bool:
+    # Whole blocks only: what is shared beyond the extent's end is cut off by the final ftruncate, since only a
+    # file's last extent can end inside a block. A range that ends at the source's end may be any length.
+    if extent.source % block or extent.offset % block:
+        return False
+    whole = -(-extent.length // block) * block
+    available = os.fstat(source_fd).st_size - extent.source
+    return clone_range(source_fd, extent.source, min(whole, available), dest_fd, extent.offset)
+
+
+def _copy_extent(source_fd: int, extent: Extent, dest_fd: int) -> None:
+    done = _copy_in_kernel(source_fd, extent, dest_fd)
+    while done < extent.length:
+        data = os.pread(source_fd, min(_BLOCK, extent.length - done), extent.source + done)
+        if not data:
+            raise failure("read: the file is shorter than it was", code=errno.EIO)
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(dest_fd, view, extent.offset + done)
+            view = view[written:]
+            done += written
+
+
+def _copy_in_kernel(source_fd: int, extent: Extent, dest_fd: int) -> int:
+    """By copy_file_range(2), as far as it goes; for a small extent two plain calls are as quick."""
+    done = 0
+    while extent.length > _GRAIN and done < extent.length:
+        try:
+            step = os.copy_file_range(
+                source_fd, dest_fd, extent.length - done, extent.source + done, extent.offset + done
+            )
+        except OSError as error:
+            if error.errno in CANNOT_CLONE:
+                break
+            raise
+        if step == 0:
+            break
+        done += step
+    return done
+
+
+def _data(content: Content) -> list[Range]:
+    return [(extent.offset, extent.offset + extent.length) for extent in content.extents]
+
+
+def _union(a: Iterable[Range], b: Iterable[Range]) -> list[Range]:
+    return list(_merge(sorted([*a, *b])))
+
+
+def _merge(ranges: Iterable[Range]) -> Iterator[Range]:
+    """Ranges in order, those that touch joined."""
+    last: Range | None = None
+    for start, end in ranges:
+        if last is not None and start <= last[1]:
+            last = (last[0], max(last[1], end))
+            continue
+        if last is not None:
+            yield last
+        last = (start, end)
+    if last is not None:
+        yield last
+
+
+def _read(content: Content, offset: int, length: int) -> bytes:
+    """``length`` bytes at ``offset``, zeros for holes; shorter when the file became shorter meanwhile."""
+    pieces: list[bytes] = []
+    end, at = offset + length, offset
+    for extent in content.extents[_first_after(content.extents, offset) :]:
+        if extent.offset >= end:
+            break
+        start = max(extent.offset, at)
+        stop = min(extent.offset + extent.length, end)
+        pieces.append(_ZEROS[: start - at])
+        data = os.pread(content.fd, stop - start, extent.source + start - extent.offset)
+        pieces.append(data)
+        if len(data) < stop - start:
+            return b"".join(pieces)
+        at = stop
+    pieces.append(_ZEROS[: end - at])
+    return pieces[1] if len(pieces) == 3 and len(pieces[1]) == length else b"".join(pieces)
+
+
+def _first_after(extents: tuple[Extent, ...], offset: int) -> int:
+    """The index of the first extent that ends after ``offset``."""
+    low, high = 0, len(extents)
+    while low < high:
+        middle = (low + high) // 2
+        if extents[middle].offset + extents[middle].length > offset:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _grains(ranges: Iterable[Range], size: int) -> list[Range]:
+    rounded = ((start - start % _GRAIN, min(-(-end // _GRAIN) * _GRAIN, size)) for start, end in ranges)
+    return list(_merge(rounded))
+
+
+def _symmetric_difference(a: list[Range], b: list[Range]) -> list[Range]:
+    """The ranges that are in one list only. Where an odd number of edges lies before, exactly one holds."""
+    edges = sorted([edge for pair in a for edge in pair] + [edge for pair in b for edge in pair])
+    pairs = zip(edges[::2], edges[1::2], strict=True)
+    return [(start, end) for start, end in pairs if start < end]
+
+
+def _unwritten(content: Content) -> list[Range]:
+    return unwritten_ranges(content.fd, content.size) if _is_plain(content) else []
