@@ -32,8 +32,11 @@ _ROOTREF = struct.Struct("=Q4080sB7x")  # min_treeid, 255 pairs (treeid, dirid),
 _ROOTREF_PAIR = struct.Struct("=QQ")
 _LOOKUP_USER = struct.Struct("=QQ256s3824s")  # dirid, treeid, name, path (with a slash at its end)
 
+_LOOKUP = struct.Struct("=QQ4080s")  # treeid (0: that of the descriptor), objectid, name (with a slash at its end)
+
 _SYNC = io(_MAGIC, 8)
 _SNAP_DESTROY = iow(_MAGIC, 15, _VOL_ARGS.size)
+_INO_LOOKUP = iowr(_MAGIC, 18, _LOOKUP.size)
 _SNAP_CREATE_V2 = iow(_MAGIC, 23, _VOL_ARGS_V2.size)
 _SUBVOL_CREATE_V2 = iow(_MAGIC, 24, _VOL_ARGS_V2.size)
 _SUBVOL_GETFLAGS = ior(_MAGIC, 25, _FLAGS.size)
@@ -122,6 +125,14 @@ def subvolume_info(fd: int) -> Subvolume:
     fields = _SUBVOL_INFO.unpack(answer)
     identity, _, parent, _, generation, flags, uuid, parent_uuid = fields[:8]
     return Subvolume(identity, parent, generation, bool(flags & _READ_ONLY), uuid.hex(), parent_uuid.hex())
+
+
+def path_in_subvolume(fd: int) -> bytes:
+    """The path of the directory ``fd`` from the top of its subvolume, whatever is mounted where; needs root."""
+    answer = bytearray(_LOOKUP.pack(0, os.fstat(fd).st_ino, b""))
+    fcntl.ioctl(fd, _INO_LOOKUP, answer)
+    path: bytes = _LOOKUP.unpack(answer)[2]
+    return path.split(b"\0", 1)[0].rstrip(b"/")
 
 
 def nested_subvolumes(fd: int, leave_out: Callable[[bytes], bool] = lambda path: False) -> list[Nested]:
