@@ -1,0 +1,170 @@
+"""One run, from top to bottom.
+
+Take a checkpoint; run the command and watch it. If nothing trips, check, confirm and commit: the change stays and
+can still be undone. At the first issue halt, restore, verify and report.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from snapbreaker.checkpoint import create
+from snapbreaker.checkpoint.discard import discard
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.retention import Retention
+from snapbreaker.checkpoint.states import State
+from snapbreaker.checkpoint.store import Store
+from snapbreaker.commit import commit
+from snapbreaker.conclude import Story, conclude
+from snapbreaker.errors import CommandNotExecutable, CommandNotFound
+from snapbreaker.issue import Issue, IssueType
+from snapbreaker.linux.memory import lock_memory
+from snapbreaker.monitor.judge import Judge
+from snapbreaker.monitor.monitor import Monitor, RunSpec, Watched
+from snapbreaker.monitor.process_tree import ProcessTree
+from snapbreaker.monitor.rules import RuleSet
+from snapbreaker.monitor.spawn import resolve_command
+from snapbreaker.narrator import Narrator
+from snapbreaker.output_log import OutputLog
+from snapbreaker.preflight import preflight
+from snapbreaker.rollback import Goal, roll_back
+from snapbreaker.safety import confirmed, health_issue
+from snapbreaker.signals import deferred, interruptible
+from snapbreaker.supervisor import Lifeline
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """All that `run` was asked for."""
+
+    argv: Sequence[str]
+    scope: Sequence[str]
+    rules: RuleSet
+    keep: Sequence[str] = ()
+    backend: str | None = None
+    idle: float | None = 30.0
+    timeout: float | None = None
+    grace: float = 0.0
+    strict: bool = False
+    observe: bool = False
+    checks: Sequence[str] = ()
+    confirm: float | None = None
+    pty: bool | None = None
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    invocation: Sequence[str] = ("snapbreaker", "run")  # as typed, without the command
+    relay: bool = True  # pass the output on to our own standard output and error
+    retention: Retention = field(default_factory=Retention)
+
+
+def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrator) -> int:
+    """The whole story; returns the exit code. The caller holds the lock and has everything loaded."""
+    spec = _specification(request)
+    resolve_command(spec.argv, spec.env, spec.cwd)
+    preflight(store)
+    with interruptible():
+        record = _checkpoint(request, store, lifeline, narrator)
+    story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
+    try:
+        watched = _watch(request, spec, record, lifeline, story)
+    except (CommandNotFound, CommandNotExecutable):
+        discard(record)
+        raise
+    issue = watched.issue
+    if issue is None:
+        record.enter(State.CHECKING)
+        issue = health_issue(request.checks, spec) or _unconfirmed(request, record, narrator)
+    with deferred():
+        done = commit(record) if issue is None else issue
+        if isinstance(done, Issue):
+            return _halted(record, done, story)
+        story.committed = done
+        code = conclude(record, story)
+        _prune(store, request.retention)
+        return code
+
+
+def _checkpoint(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrator) -> Record:
+    wanted = create.Request(
+        scope=request.scope,
+        keep=request.keep,
+        backend=request.backend,
+        command=request.argv,
+        cwd=request.cwd or os.getcwd(),
+        note=request.note,
+        owners=lifeline.owners,
+    )
+    narrator.starting("run", wanted)
+    record = create.create(store, wanted, narrator.progress)
+    narrator.checkpointed(record)
+    return record
+
+
+def _watch(request: RunRequest, spec: RunSpec, record: Record, lifeline: Lifeline, story: Story) -> Watched:
+    """Run the command under the monitor. Afterwards, if it tripped, none of its processes is left."""
+    tree = ProcessTree.create(record.id)
+    judge = Judge(request.rules, strict=request.strict)
+    log = OutputLog(record.path)
+    # Durable before the command starts: whoever finds "running" knows that there may be processes to kill.
+    record.enter(State.RUNNING, tree=tree.describe())
+    lock_memory()
+
+    def supervisor_died() -> Issue:
+        return Issue(
+            IssueType.INTERRUPTED, "snapbreaker's supervisor process died", "supervisor", time=time.time()
+        )
+
+    watched = Monitor(
+        spec,
+        judge,
+        tree,
+        sinks=[log, story.narrator],
+        watch_fds={lifeline.supervisor_fd: supervisor_died},
+        on_started=lambda pid: story.narrator.running(record, pid),
+    ).run()
+    log.close()
+    story.watched = watched
+    if watched.issue is None:
+        tree.release()
+    return watched
+
+
+def _halted(record: Record, issue: Issue, story: Story) -> int:
+    """The breaker is open: everything is dead already. Put back, prove, report."""
+    story.issue = issue
+    record.enter(State.TRIPPED, issue=issue.as_dict(), **story.facts())
+    story.narrator.tripped(record, story)
+    story.outcome = roll_back(record, Goal(), story.narrator.progress, story.survivors())
+    return conclude(record, story)
+
+
+def _unconfirmed(request: RunRequest, record: Record, narrator: Narrator) -> Issue | None:
+    if request.confirm is None:
+        return None
+    record.enter(State.CONFIRMING)
+    narrator.confirming(record, request.confirm)
+    return confirmed(record, request.confirm)
+
+
+def _specification(request: RunRequest) -> RunSpec:
+    return RunSpec(
+        argv=tuple(request.argv),
+        cwd=request.cwd or os.getcwd(),
+        env={**os.environ, **request.env},
+        pty=request.pty,
+        idle=request.idle,
+        timeout=request.timeout,
+        grace=request.grace,
+        observe=request.observe,
+    )
+
+
+def _prune(store: Store, retention: Retention) -> None:
+    for record in retention.expired(store.records()):
+        with suppress(OSError):  # the run succeeded; `prune` will say what stands in the way
+            discard(record)

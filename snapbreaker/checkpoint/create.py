@@ -1,0 +1,105 @@
+"""Making a checkpoint: whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from snapbreaker import mounts, selection
+from snapbreaker.backend import Backend, Creation, Stored, Volume
+from snapbreaker.checkpoint import vault
+from snapbreaker.checkpoint.discard import discard
+from snapbreaker.checkpoint.owner import Owner
+from snapbreaker.checkpoint.record import Meta, Record, VolumeRecord
+from snapbreaker.checkpoint.states import State
+from snapbreaker.checkpoint.store import Store
+from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.files.diff import Proof
+from snapbreaker.progress import Progress, silent
+from snapbreaker.volumes import Scope, discover
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the caller wants recorded."""
+
+    scope: Sequence[str]
+    keep: Sequence[str] = ()
+    backend: str | None = None
+    kind: str = "run"
+    command: Sequence[str] = ()
+    cwd: str = ""
+    note: str = ""
+    owners: Sequence[Owner] = field(default_factory=tuple)
+
+
+def create(store: Store, request: Request, progress: Progress = silent) -> Record:
+    """A checkpoint in state *ready*.
+
+    Raises SnapbreakerError when it could not be made whole; nothing is left of it then.
+    """
+    scope = discover(request.scope, request.keep, [str(store.path)])
+    chosen = [(volume, selection.choose(volume, request.backend)[0]) for volume in scope.volumes]
+    record = store.new()
+    record.begin(list(request.owners))
+    meta = _meta(record, request, scope)
+    try:
+        for volume, backend in chosen:
+            meta.volumes.append(_record_volume(record, volume, backend, scope, progress))
+        record.save_meta(meta)
+        record.enter(State.READY)
+    except BaseException as error:
+        with suppress(Exception):  # the first error is the one to tell; `recover` finishes what is left
+            discard(record, _volumes(chosen))
+        raise _explained(error) from error
+    return record
+
+
+def _record_volume(
+    record: Record, volume: Volume, backend: Backend, scope: Scope, progress: Progress
+) -> VolumeRecord:
+    started = time.monotonic()
+    place = record.path / "volumes" / str(volume.number)
+    place.mkdir(mode=0o700, parents=True)
+    # Noted before anything is made on the volume, so that what a crash leaves behind can be found.
+    vault.note(record.path, volume, backend.name)
+    own = vault.make(volume, record.id)
+    policy = scope.policies[volume.number]
+    data = backend.create(volume, Creation(record.id, own, str(place), policy, progress))
+    proof = Proof.from_dict(data["proof"]) if "proof" in data else Proof.take()
+    stored = Stored(volume, own, str(place), policy, data)
+    return VolumeRecord(backend.name, stored, proof, time.monotonic() - started)
+
+
+def _meta(record: Record, request: Request, scope: Scope) -> Meta:
+    kernel = os.uname()
+    return Meta(
+        id=record.id,
+        sequence=record.sequence,
+        kind=request.kind,
+        created=time.time(),
+        command=list(request.command),
+        cwd=request.cwd,
+        scope=[os.path.realpath(path) for path in request.scope],
+        keep=list(request.keep),
+        note=request.note,
+        host=kernel.nodename,
+        kernel=kernel.release,
+        mounts=mounts.below([volume.root for volume in scope.volumes]),
+        left_out=[{"path": left.path, "why": left.why} for left in scope.left_out],
+    )
+
+
+def _volumes(chosen: list[tuple[Volume, Backend]]) -> list[tuple[Volume, str]]:
+    return [(volume, backend.name) for volume, backend in chosen]
+
+
+def _explained(error: BaseException) -> BaseException:
+    """An OSError in the middle of a checkpoint means that there is none."""
+    if isinstance(error, SnapbreakerError) or not isinstance(error, OSError):
+        return error
+    where = f": {os.fsdecode(error.filename)}" if error.filename else ""
+    return CheckpointError(f"the checkpoint could not be made: {error.strerror}{where}")

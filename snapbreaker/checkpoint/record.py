@@ -1,0 +1,168 @@
+"""One checkpoint on disk: what was recorded (``meta.json``) and how far its life has gone (``state.json``)."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snapbreaker.backend import Stored, Volume
+from snapbreaker.checkpoint.owner import Owner
+from snapbreaker.checkpoint.states import SETTLED, State, check_edge
+from snapbreaker.errors import CheckpointError
+from snapbreaker.files.diff import Proof
+from snapbreaker.files.policy import PathClass, Policy
+from snapbreaker.linux.durable import read_json, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRecord:
+    """One volume of a checkpoint, with the name of its backend and what makes "unchanged" provable."""
+
+    backend: str
+    stored: Stored
+    proof: Proof
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        stored = self.stored
+        return {
+            "backend": self.backend,
+            "volume": asdict(stored.volume),
+            "vault": stored.vault,
+            "record": stored.record,
+            "policy": [[os.fsdecode(path), str(cls)] for path, cls in stored.policy.classes],
+            "data": stored.data,
+            "proof": self.proof.as_dict(),
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> VolumeRecord:
+        volume = Volume(**{**data["volume"], "skip": tuple(data["volume"]["skip"])})
+        policy = Policy(tuple((os.fsencode(path), PathClass(name)) for path, name in data["policy"]))
+        stored = Stored(volume, data["vault"], data["record"], policy, data["data"])
+        return cls(data["backend"], stored, Proof.from_dict(data["proof"]), data["seconds"])
+
+
+@dataclass(slots=True)
+class Meta:
+    """What is known of a checkpoint from its creation on; never changed afterwards."""
+
+    id: str
+    sequence: int
+    kind: str  # "run": made for one command; "manual": made by `checkpoint create`
+    created: float
+    command: list[str]
+    cwd: str
+    scope: list[str]
+    keep: list[str]
+    note: str = ""
+    host: str = ""
+    kernel: str = ""
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    mounts: list[str] = field(default_factory=list)  # mount points below the scope
+    volumes: list[VolumeRecord] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "volumes"}
+        return {"format": FORMAT, **plain, "volumes": [volume.as_dict() for volume in self.volumes]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Meta:
+        fields = {name: value for name, value in data.items() if name not in ("format", "volumes")}
+        return cls(**fields, volumes=[VolumeRecord.from_dict(volume) for volume in data["volumes"]])
+
+
+class Record:
+    """The directory of one checkpoint in the store."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+        self._meta: Meta | None = None
+
+    @property
+    def sequence(self) -> int:
+        return int(self.id.partition("-")[0])
+
+    @property
+    def meta(self) -> Meta:
+        """Raises CheckpointError when the record is not whole (its creation was cut off)."""
+        if self._meta is None:
+            data = self._read("meta.json")
+            if data.get("format") != FORMAT:
+                raise CheckpointError(f"checkpoint {self.id} has format {data.get('format')}, not {FORMAT}")
+            self._meta = Meta.from_dict(data)
+        return self._meta
+
+    def save_meta(self, meta: Meta) -> None:
+        write_json(str(self.path / "meta.json"), meta.as_dict())
+        self._meta = meta
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """``state.json`` as it is now: state, time, owner, tree (the command's processes)."""
+        try:
+            data: dict[str, Any] = read_json(str(self.path / "state.json"))
+        except FileNotFoundError:
+            return {"state": State.CREATING, "time": 0.0, "owners": []}  # cut off in its first instant
+        return data
+
+    @property
+    def state(self) -> State:
+        return State(self.status["state"])
+
+    def begin(self, owners: list[Owner]) -> None:
+        """The first state of a new record."""
+        self._save_status({"state": State.CREATING, "owners": [owner.as_dict() for owner in owners]})
+
+    def enter(self, new: State, **facts: Any) -> None:
+        """Go to state ``new`` durably, before the step that it names begins. ``facts`` are kept with it."""
+        status = self.status
+        check_edge(State(status["state"]), new)
+        self._save_status({**status, **facts, "state": new})
+
+    def adopt(self, owners: list[Owner]) -> None:
+        """Other processes take over (recover, rollback)."""
+        self._save_status({**self.status, "owners": [owner.as_dict() for owner in owners]})
+
+    def owned(self, besides: int = 0) -> bool:
+        """Whether a process other than ``besides`` that works on this checkpoint is alive."""
+        owners = [Owner(**owner) for owner in self.status.get("owners", [])]
+        return any(owner.pid != besides and owner.alive() for owner in owners)
+
+    def unfinished(self) -> bool:
+        """Whether its owners died in the middle: `recover` has something to do."""
+        state = self.state
+        if self.owned():
+            return False
+        return state not in SETTLED or (state is State.READY and self.meta.kind == "run")
+
+    @property
+    def pinned(self) -> bool:
+        return (self.path / "pinned").exists()
+
+    def pin(self, on: bool) -> None:
+        if on:
+            (self.path / "pinned").touch(mode=0o600)
+        else:
+            (self.path / "pinned").unlink(missing_ok=True)
+
+    def _save_status(self, status: dict[str, Any]) -> None:
+        write_json(str(self.path / "state.json"), {**status, "time": time.time()})
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            data: dict[str, Any] = read_json(str(self.path / name))
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"checkpoint {self.id} is not whole: {name} is missing", "run `snapbreaker recover`"
+            ) from error
+        except ValueError as error:
+            raise CheckpointError(f"checkpoint {self.id} is damaged: {name}: {error}") from error
+        return data

@@ -1,0 +1,88 @@
+"""The directory that holds all records."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from pathlib import Path
+
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.errors import CheckpointError, UsageError
+from snapbreaker.linux.durable import write_file
+
+DEFAULT = "/var/lib/snapbreaker"
+ID = re.compile(r"^\d{6,}-\d{8}T\d{6}$")
+
+
+class Store:
+    """Records by id. Ids begin with a sequence number that only grows, whatever the clock does."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(os.path.abspath(path or os.environ.get("SNAPBREAKER_STORE") or DEFAULT))
+
+    def prepare(self) -> None:
+        """Make the store, 0700. Raises CheckpointError where others could write into it, or nobody can."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            facts = self.path.stat()
+            if facts.st_uid != os.geteuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise CheckpointError(
+                    f"{self.path} is writable by others",
+                    "the store must be yours alone: chmod 0700, or --store DIR",
+                )
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot make the store {self.path}: {error.strerror}", "run as root, or give --store DIR"
+            ) from error
+
+    def new(self) -> Record:
+        """An empty record with the next id."""
+        self.prepare()
+        while True:
+            sequence = self._next_sequence()
+            path = self.path / f"{sequence:06d}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+            try:
+                path.mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise CheckpointError(f"cannot make the record {path}: {error.strerror}") from error
+            write_file(str(self.path / "sequence"), b"%d\n" % sequence)
+            return Record(path)
+
+    def records(self) -> list[Record]:
+        """All records, oldest first."""
+        try:
+            names = [name for name in os.listdir(self.path) if ID.match(name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UsageError(f"cannot read the store {self.path}: {error.strerror}") from error
+        return sorted((Record(self.path / name) for name in names), key=lambda record: record.sequence)
+
+    def resolve(self, text: str | None, last: bool = False) -> Record:
+        """The record with this id, or sequence number, or unambiguous beginning; the newest with ``last``."""
+        records = self.records()
+        if last:
+            if not records:
+                raise UsageError(f"there is no checkpoint in {self.path}")
+            return records[-1]
+        if text is None:
+            raise UsageError("which checkpoint?", "give an ID or --last; `snapbreaker checkpoint list` shows them")
+        found = [record for record in records if record.id == text]
+        if not found and text.isdigit():
+            found = [record for record in records if record.sequence == int(text)]
+        found = found or [record for record in records if record.id.startswith(text)]
+        if len(found) != 1:
+            what = "is ambiguous" if found else "does not exist"
+            raise UsageError(f"checkpoint {text} {what}", "`snapbreaker checkpoint list` shows them")
+        return found[0]
+
+    def _next_sequence(self) -> int:
+        try:
+            noted = int((self.path / "sequence").read_bytes())
+        except (FileNotFoundError, ValueError):
+            noted = 0
+        return max([noted, *(record.sequence for record in self.records())]) + 1

@@ -1,0 +1,83 @@
+"""A checkpoint's own directory on each volume. Making and removing it does not show in the tree's times."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from snapbreaker.backend import Volume
+from snapbreaker.errors import CheckpointError
+from snapbreaker.files.remove import remove_tree
+from snapbreaker.linux.durable import read_json, write_json
+
+
+@contextmanager
+def _times_kept(directory: str) -> Iterator[int]:
+    """A descriptor of ``directory``, whose mtime is afterwards what it was."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        before = os.fstat(fd)
+        yield fd
+        if os.fstat(fd).st_mtime_ns != before.st_mtime_ns:
+            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+    finally:
+        os.close(fd)
+
+
+def make(volume: Volume, checkpoint: str) -> str:
+    """The empty vault of ``checkpoint`` on ``volume``, 0700. Raises CheckpointError where it cannot be made."""
+    try:
+        with _times_kept(volume.mountpoint) as fd:
+            with suppress(FileExistsError):
+                os.mkdir(".snapbreaker", 0o700, dir_fd=fd)
+            facts = os.stat(".snapbreaker", dir_fd=fd, follow_symlinks=False)
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+            raise CheckpointError(
+                f"{volume.vault_base} is not a directory of ours", "remove it, or give it to root with mode 0700"
+            )
+        path = f"{volume.vault_base}/{checkpoint}/{volume.number}"
+        os.makedirs(path, mode=0o700)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot make the vault {volume.vault_base}: {error.strerror}",
+            "the vault needs a place at the top of the scope's own filesystem",
+        ) from error
+    return path
+
+
+def remove(volume: Volume, checkpoint: str) -> None:
+    """Remove the vault of ``checkpoint`` on ``volume`` with all it holds, and the base when nothing is left."""
+    base, own = volume.vault_base, f"{volume.vault_base}/{checkpoint}"
+    try:
+        fd = os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        fd = -1
+    if fd >= 0:
+        try:
+            remove_tree(fd, os.fsencode(str(volume.number)))
+        finally:
+            os.close(fd)
+        with suppress(OSError):  # another volume of this checkpoint on the same mount still has its vault here
+            os.rmdir(own)
+    if os.path.isdir(base) and not os.listdir(base):
+        with _times_kept(volume.mountpoint) as fd, suppress(OSError):
+            os.rmdir(".snapbreaker", dir_fd=fd)
+
+
+def note(record: Path, volume: Volume, backend: str) -> None:
+    """Write down in the record that ``volume`` is about to get a vault."""
+    write_json(str(record / "volumes" / str(volume.number) / "vault.json"), {"backend": backend, **asdict(volume)})
+
+
+def noted(record: Path) -> list[tuple[Volume, str]]:
+    """The volumes that may have a vault of this record, with the names of their backends."""
+    found = []
+    for path in sorted((record / "volumes").glob("*/vault.json")):
+        data = read_json(str(path))
+        backend = data.pop("backend")
+        found.append((Volume(**{**data, "skip": tuple(data["skip"])}), backend))
+    return found

@@ -1,0 +1,195 @@
+"""`snapbreaker checkpoint create|list|show|diff|delete|prune|pin`"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import click
+
+from snapbreaker.checkpoint.lock import Lock
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.states import State
+from snapbreaker.cli.main import Settings
+from snapbreaker.cli.options import chosen, narrator_for, print_changes, print_json, shown
+from snapbreaker.errors import CheckpointError, SnapbreakerError
+
+
+@click.group()
+def checkpoint() -> None:
+    """Make, look at and remove checkpoints."""
+
+
+@checkpoint.command()
+@click.option("--scope", multiple=True, required=True, metavar="PATH", help="Directory to record.")
+@click.option("--keep", multiple=True, metavar="PATH", help="Leave this out, with all below it.")
+@click.option("--backend", metavar="NAME", help="Use this backend instead of the best one.")
+@click.option("--note", default="", metavar="TEXT", help="Kept with the checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
+@click.pass_obj
+def create(
+    settings: Settings,
+    scope: tuple[str, ...],
+    keep: tuple[str, ...],
+    backend: str | None,
+    note: str,
+    as_json: bool,
+) -> None:
+    """Make a checkpoint by hand, to go back to with `snapbreaker rollback`."""
+    from snapbreaker.checkpoint.create import Request
+    from snapbreaker.checkpoint.create import create as create_checkpoint
+    from snapbreaker.checkpoint.owner import Owner
+    from snapbreaker.signals import interruptible
+
+    narrator = narrator_for(as_json, settings.verbosity)
+    owners = (Owner.of(os.getpid()),)
+    request = Request(scope, keep, backend, "manual", cwd=os.getcwd(), note=note, owners=owners)
+    narrator.starting("checkpoint", request)
+    with Lock("checkpoint create"), interruptible():
+        record = create_checkpoint(settings.store, request, narrator.progress)
+    narrator.checkpointed(record)
+    if not as_json:
+        click.echo(record.id)
+
+
+@checkpoint.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def list_(settings: Settings, as_json: bool) -> None:
+    """All checkpoints, oldest first."""
+    records = settings.store.records()
+    for record in records:
+        facts = _facts(record)
+        if as_json:
+            print_json(facts)
+        else:
+            click.echo(f"{record.id}  {facts['state']:<12} {_mark(facts)} {shown(facts['title'])}")
+    if not records and not as_json:
+        click.echo(f"no checkpoint in {settings.store.path}", err=True)
+
+
+@checkpoint.command()
+@click.argument("id", required=False)
+@click.option("--last", is_flag=True, help="The newest checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.pass_obj
+def show(settings: Settings, id: str | None, last: bool, as_json: bool) -> None:
+    """What one checkpoint holds."""
+    record = chosen(settings.store, id, last, "show")
+    if as_json:
+        print_json({**record.meta.as_dict(), "status": record.status, "pinned": record.pinned})
+        return
+    for name, value in _description(record):
+        click.echo(f"{name + ':':<10} {shown(value)}")
+
+
+@checkpoint.command()
+@click.argument("id", required=False)
+@click.option("--last", is_flag=True, help="The newest checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def diff(settings: Settings, id: str | None, last: bool, as_json: bool) -> None:
+    """What has changed since a checkpoint: of a committed run, the paths that it changed."""
+    from snapbreaker.differences import differences, goal_of
+
+    record = chosen(settings.store, id, last, "compare with")
+    print_changes(differences(record, goal_of(record)), as_json)
+
+
+@checkpoint.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--force", is_flag=True, help="Also pinned, failed or unfinished ones.")
+@click.pass_obj
+def delete(settings: Settings, ids: tuple[str, ...], force: bool) -> None:
+    """Remove checkpoints, with what they could undo."""
+    from snapbreaker.checkpoint.discard import discard
+
+    with Lock("checkpoint delete"):
+        records = [settings.store.resolve(id) for id in ids]
+        for record in records:
+            if (reason := _in_the_way(record)) and not force:
+                raise CheckpointError(f"checkpoint {record.id} is {reason}", "--force removes it all the same")
+            if record.owned():
+                raise CheckpointError(f"checkpoint {record.id} is in use")
+        for record in records:
+            discard(record)
+
+
+@checkpoint.command()
+@click.option("--count", default=20, show_default=True, help="Keep at most so many.")
+@click.option("--days", default=30.0, show_default=True, help="Keep none older than this.")
+@click.option("--dry-run", is_flag=True, help="Only say which would go.")
+@click.pass_obj
+def prune(settings: Settings, count: int, days: float, dry_run: bool) -> None:
+    """Remove old checkpoints, never a pinned, failed or unfinished one. `run` does so after each success."""
+    from snapbreaker.checkpoint.discard import discard
+    from snapbreaker.checkpoint.retention import Retention
+
+    with Lock("checkpoint prune"):
+        for record in Retention(count, days).expired(settings.store.records()):
+            if not dry_run:
+                discard(record)
+            click.echo(record.id)
+
+
+@checkpoint.command()
+@click.argument("id", required=False)
+@click.option("--last", is_flag=True, help="The newest checkpoint.")
+@click.option("--off", is_flag=True, help="Let it be pruned again.")
+@click.pass_obj
+def pin(settings: Settings, id: str | None, last: bool, off: bool) -> None:
+    """Keep a checkpoint whatever its age."""
+    record = chosen(settings.store, id, last, "unpin" if off else "pin")
+    record.pin(not off)
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    """What a list shows. A damaged record is listed too."""
+    facts: dict[str, Any] = {"id": record.id, "state": "damaged", "pinned": False, "title": ""}
+    try:
+        facts |= {"state": str(record.state), "pinned": record.pinned}
+        facts["unfinished"] = record.unfinished()
+        meta = record.meta
+    except SnapbreakerError as error:
+        return facts | {"title": error.message}
+    title = " ".join(meta.command) or f"checkpoint of {', '.join(meta.scope)}"
+    title += f"  # {meta.note}" if meta.note else ""
+    return facts | {"title": title, "created": meta.created, "command": meta.command, "scope": meta.scope}
+
+
+def _mark(facts: dict[str, Any]) -> str:
+    return "P" if facts["pinned"] else "!" if facts.get("unfinished") else " "
+
+
+def _description(record: Record) -> list[tuple[str, str]]:
+    meta, status = record.meta, record.status
+    lines = [
+        ("id", record.id),
+        ("state", str(record.state) + (", pinned" if record.pinned else "")),
+        ("created", time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(meta.created))),
+        ("command", " ".join(meta.command) or "(made by hand)"),
+        ("directory", meta.cwd),
+        ("note", meta.note),
+    ]
+    for volume in meta.volumes:
+        size = volume.stored.data.get("bytes", 0) / 1e6
+        text = f"{volume.stored.volume.root} by {volume.backend}, {volume.seconds:.2f} s, {size:,.1f} MB"
+        lines.append(("volume", text))
+    lines += [("left out", f"{left['path']}: {left['why']}") for left in meta.left_out]
+    if status.get("issue"):
+        lines.append(
+            ("issue", f"{status['issue']['type']}: {status['issue']['line'] or status['issue']['reason']}")
+        )
+    lines.append(("record", str(record.path)))
+    return [line for line in lines if line[1]]
+
+
+def _in_the_way(record: Record) -> str:
+    """Why a checkpoint should not be removed just so."""
+    if record.pinned:
+        return "pinned"
+    try:
+        return "unfinished" if record.unfinished() else "failed" if record.state is State.FAILED else ""
+    except SnapbreakerError:
+        return "damaged"

@@ -1,0 +1,72 @@
+"""`snapbreaker doctor`"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from snapbreaker import selection
+from snapbreaker.cli.main import Settings
+from snapbreaker.cli.options import print_json, shown
+from snapbreaker.volumes import discover
+
+
+@click.command()
+@click.option("--scope", multiple=True, required=True, metavar="PATH", help="Directory to protect.")
+@click.option("--keep", multiple=True, metavar="PATH", help="Leave this out, with all below it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def doctor(settings: Settings, scope: tuple[str, ...], keep: tuple[str, ...], as_json: bool) -> None:
+    """Which backend each volume would get, and for each of the others every reason why not."""
+    found = discover(scope, keep, [str(settings.store.path)])
+    for volume in found.volumes:
+        answers = selection.survey(volume)
+        chosen = next((name for name, availability in answers if availability), None)
+        if as_json:
+            print_json(_as_dict(volume, chosen, answers))
+            continue
+        click.echo(f"{shown(volume.root)}: {chosen or 'NO BACKEND'}  ({volume.fstype} on {shown(volume.source)})")
+        for name, availability in answers:
+            click.echo(f"  {name}: {'available' if availability else 'not available'}")
+            for reason in availability.reasons:
+                click.echo(f"    - {reason.text}" + (f"; {reason.remedy}" if reason.remedy else ""))
+            for note in availability.notes:
+                click.echo(f"    {note}")
+    for left in found.left_out:
+        if as_json:
+            print_json({"left_out": left.path, "why": left.why})
+        else:
+            click.echo(f"left out: {shown(left.path)}: {left.why}")
+    for text in [] if as_json else _machine():
+        click.echo(text)
+
+
+def _as_dict(volume: Any, chosen: str | None, answers: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        "volume": volume.root,
+        "fstype": volume.fstype,
+        "source": volume.source,
+        "chosen": chosen,
+        "backends": {
+            name: {
+                "available": bool(availability),
+                "reasons": [{"text": reason.text, "remedy": reason.remedy} for reason in availability.reasons],
+                "notes": list(availability.notes),
+            }
+            for name, availability in answers
+        },
+    }
+
+
+def _machine() -> list[str]:
+    """What of this machine bears on a run."""
+    from snapbreaker.monitor.cgroup import find_mount
+
+    lines = []
+    if os.geteuid() != 0:
+        lines.append("not root: other users' processes can neither be seen nor frozen")
+    if find_mount() is None:
+        lines.append("no cgroup v2: processes are found by parentage; one that escapes while we die may be missed")
+    return lines

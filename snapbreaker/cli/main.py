@@ -1,0 +1,101 @@
+"""The command line. Each verb is a file of its own, imported when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from snapbreaker import __version__
+from snapbreaker.checkpoint.store import Store
+from snapbreaker.errors import SnapbreakerError
+from snapbreaker.exits import Exit
+
+VERBS = {
+    "run": ("run", "run"),
+    "checkpoint": ("checkpoint", "checkpoint"),
+    "rollback": ("rollback", "rollback"),
+    "verify": ("verify", "verify"),
+    "confirm": ("confirm", "confirm"),
+    "recover": ("recover", "recover"),
+    "report": ("report", "report"),
+    "rules": ("rules", "rules"),
+    "doctor": ("doctor", "doctor"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the options before the verb say."""
+
+    store: Store
+    verbosity: int = 0
+
+
+class LazyGroup(click.Group):
+    """A group that imports a verb's module only when that verb is used, or all of them for help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, attribute = VERBS[cmd_name]
+        command = getattr(import_module(f"snapbreaker.cli.{module}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes and the whole contract: docs/. Begin with `snapbreaker doctor --scope DIR`.",
+)
+@click.option("--store", metavar="DIR", envvar="SNAPBREAKER_STORE", help="Where records live.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something went wrong.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.version_option(__version__, prog_name="snapbreaker")
+@click.pass_context
+def main(ctx: click.Context, store: str | None, quiet: bool, verbose: bool) -> None:
+    """A circuit breaker for changes to a Linux machine.
+
+    It takes a checkpoint, runs a command, watches every line, and at the first issue halts, puts everything
+    back exactly, and proves it.
+    """
+    ctx.obj = Settings(Store(store), -1 if quiet else int(verbose))
+
+
+def launch() -> NoReturn:
+    """Entry point: whatever happens, the exit code is one of the table."""
+    sys.exit(_code())
+
+
+def _code() -> int:
+    try:
+        code = main(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except SnapbreakerError as error:
+        print(f"snapbreaker: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `snapbreaker checkpoint list | head`
+        sys.stderr.close()
+        return Exit.OK
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("snapbreaker: internal error; if a run was going on: snapbreaker recover", file=sys.stderr)
+        return Exit.INTERNAL
+    return code if isinstance(code, int) else Exit.OK

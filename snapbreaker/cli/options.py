@@ -1,0 +1,69 @@
+"""What several verbs have in common."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.store import Store
+from snapbreaker.errors import SnapbreakerError
+from snapbreaker.narrator import EventNarrator, Narrator, TextNarrator
+from snapbreaker.signals import Interrupted
+
+if TYPE_CHECKING:
+    from snapbreaker.differences import Changed
+
+
+def chosen(store: Store, id: str | None, last: bool, what: str) -> Record:
+    """The record that a verb shall work on. On a terminal none means the last, after asking."""
+    if id is not None and last:
+        raise click.UsageError("give an ID or --last, not both")
+    if id is None and not last and sys.stdin.isatty():
+        record = store.resolve(None, last=True)
+        click.confirm(f"{what} {record.id}?", abort=True, err=True)
+        return record
+    return store.resolve(id, last)
+
+
+def narrator_for(as_json: bool, verbosity: int) -> Narrator:
+    return EventNarrator() if as_json else TextNarrator(verbosity)
+
+
+def told(narrator: Narrator, work: Callable[[], int]) -> int:
+    """Run ``work``; its errors are told by ``narrator`` and become exit codes."""
+    try:
+        return work()
+    except Interrupted as stop:
+        return 128 + stop.number
+    except SnapbreakerError as error:
+        narrator.failed(error)
+        return error.exit_code
+
+
+def print_json(value: Any) -> None:
+    """One JSON object, one line."""
+    click.echo(json.dumps(value))
+
+
+def print_changes(changes: Iterable[Changed], as_json: bool) -> None:
+    """A line a path: sign, path, and in what it differs."""
+    for change in changes:
+        if as_json:
+            print_json(asdict(change))
+            continue
+        why = f"  ({', '.join(change.aspects)})" if change.aspects else ""
+        click.echo(f"{change.sign} {shown(change.path)}{why}")
+
+
+def shown(text: str) -> str:
+    """A path as it can be shown: control characters and bytes that are not UTF-8 escaped."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").translate(CONTROL)
+
+
+CONTROL = {code: repr(chr(code))[1:-1] for code in [*range(32), 127]}

@@ -1,0 +1,130 @@
+"""`snapbreaker rollback`"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+
+import click
+
+from snapbreaker import preload, selection
+from snapbreaker.backend import Capability
+from snapbreaker.checkpoint.lock import Lock
+from snapbreaker.checkpoint.owner import Owner
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.states import State
+from snapbreaker.cli.main import Settings
+from snapbreaker.cli.options import chosen, narrator_for, print_changes, shown, told
+from snapbreaker.conclude import Story, conclude
+from snapbreaker.differences import differences
+from snapbreaker.errors import CheckpointError, UsageError
+from snapbreaker.exits import Exit
+from snapbreaker.narrator import Narrator
+from snapbreaker.rollback import Goal, conflicts, refuse_conflicts, roll_back
+from snapbreaker.signals import deferred
+
+EXAMPLES = """\b
+Examples:
+  snapbreaker rollback --last --dry-run
+  snapbreaker rollback 42 --path /srv/app/config
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("id", required=False)
+@click.option("--last", is_flag=True, help="The newest checkpoint.")
+@click.option("--path", "paths", multiple=True, metavar="P", help="Only this path and what is below it.")
+@click.option(
+    "--whole", is_flag=True, help="Back to the instant of the checkpoint, not only what the run changed."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be put back.")
+@click.option("--force", is_flag=True, help="Also where paths changed again since the run.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
+@click.pass_obj
+def rollback(
+    settings: Settings,
+    id: str | None,
+    last: bool,
+    paths: tuple[str, ...],
+    whole: bool,
+    dry_run: bool,
+    force: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Undo a run, or go back to a checkpoint made by hand.
+
+    Of a committed run the paths that it changed go back. A path that has changed again since is a conflict:
+    listed, and nothing is touched without --force (exit 4). What a rollback takes away is kept until pruned.
+    """
+    record = chosen(settings.store, id, last, "roll back")
+    narrator = narrator_for(as_json, settings.verbosity)
+    wanted = tuple(_inside(record, path) for path in paths)
+    goal = _goal(record, whole, wanted)
+    if dry_run:
+        return _preview(record, goal, as_json)
+    if sys.stdin.isatty() and not (yes or as_json):
+        click.confirm(f"roll back {record.id} ({' '.join(record.meta.command) or 'made by hand'})?", abort=True)
+
+    def work() -> int:
+        preload.load()
+        with Lock(f"rollback {record.id}"):
+            if goal.undo and not force:
+                refuse_conflicts(record, wanted)
+            return _roll_back(record, goal, narrator)
+
+    return told(narrator, work)
+
+
+def _roll_back(record: Record, goal: Goal, narrator: Narrator) -> int:
+    with deferred():
+        record.adopt([Owner.of(os.getpid())])
+        story = Story(record, narrator, verb="rollback", invocation=["snapbreaker", *sys.argv[1:]])
+        story.outcome = roll_back(record, goal, narrator.progress)
+        return conclude(record, story)
+
+
+def _goal(record: Record, whole: bool, paths: tuple[str, ...]) -> Goal:
+    """Where this checkpoint can go back to. Raises CheckpointError where it cannot."""
+    state, by_hand = record.state, record.meta.kind == "manual"
+    if record.owned() or record.unfinished():
+        raise CheckpointError(
+            f"checkpoint {record.id} is {state}", "wait for it to end, or run `snapbreaker recover`"
+        )
+    if by_hand:
+        return Goal(undo=False, paths=paths, rest=State.READY)
+    if state is State.FAILED:
+        before = Goal.from_dict(record.status.get("goal", {}))
+        return replace(before, paths=paths)
+    if state is not State.COMMITTED:
+        raise CheckpointError(f"checkpoint {record.id} is {state}: there is nothing to undo")
+    if not whole:
+        return Goal(undo=True, paths=paths, rest=State.COMMITTED if paths else State.ROLLED_BACK)
+    for volume in record.meta.volumes:
+        if Capability.WHOLE not in selection.load(volume.backend).capabilities:
+            raise CheckpointError(
+                f"of {volume.stored.volume.root} only what the run changed is kept ({volume.backend})",
+                "leave --whole out",
+            )
+    return Goal(undo=False, paths=paths)
+
+
+def _inside(record: Record, path: str) -> str:
+    """``path`` made absolute. Raises UsageError when no volume of the record holds it."""
+    absolute = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
+    absolute = absolute.rstrip("/") or "/"
+    roots = [volume.stored.volume.root.rstrip("/") for volume in record.meta.volumes]
+    if not any(absolute == root or absolute.startswith(root + "/") for root in roots):
+        raise UsageError(f"--path {path} is not in the scope of checkpoint {record.id}")
+    return absolute
+
+
+def _preview(record: Record, goal: Goal, as_json: bool) -> int:
+    print_changes(differences(record, goal), as_json)
+    if goal.undo and (found := conflicts(record, goal.paths)):
+        for path in found:
+            click.echo(f"conflict: {shown(os.fsdecode(path))} changed again since the run", err=True)
+        return Exit.NOT_STARTED
+    return Exit.OK

@@ -1,0 +1,148 @@
+"""`snapbreaker run`"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from snapbreaker.cli.main import Settings
+from snapbreaker.cli.options import narrator_for, told
+from snapbreaker.errors import UsageError
+
+EXAMPLES = """\b
+Examples:
+  snapbreaker run --scope /srv/app -- ./deploy.sh
+  snapbreaker run --scope /srv/root -- chroot /srv/root apt-get install -y nginx-light
+  snapbreaker run --scope /etc --check 'nginx -t' --confirm 60 -- ./change-config
+"""
+
+
+@click.command(context_settings={"allow_interspersed_args": False}, epilog=EXAMPLES)
+@click.option("--scope", multiple=True, metavar="PATH", help="Directory to protect. May be given again.")
+@click.option("--keep", multiple=True, metavar="PATH", help="Neither recorded nor touched, with all below it.")
+@click.option("--backend", metavar="NAME", help="Use this backend instead of the best one.")
+@click.option(
+    "--idle", default=30.0, show_default=True, metavar="S", help="Trip after S seconds of silence; 0: never."
+)
+@click.option("--timeout", type=float, metavar="S", help="Trip when the command takes longer than S seconds.")
+@click.option("--strict", is_flag=True, help="Trip at every line that no `expect` rule knows.")
+@click.option("--observe", is_flag=True, help="Halt nothing; report what would have tripped.")
+@click.option("--rules", multiple=True, metavar="FILE", help="More rules. May be given again; the last one wins.")
+@click.option("--profile", multiple=True, metavar="NAME", help="Use this built-in rule pack too.")
+@click.option("--check", multiple=True, metavar="CMD", help="Health check after success; a failure trips.")
+@click.option(
+    "--confirm", type=float, metavar="S", help="Roll back unless `snapbreaker confirm` comes in S seconds."
+)
+@click.option("--pty/--no-pty", default=None, help="Run it on a terminal of its own.  [default: if we have one]")
+@click.option("--cwd", metavar="DIR", help="Run it in this directory.")
+@click.option("--env", multiple=True, metavar="K=V", help="Set this in its environment. May be given again.")
+@click.option("--grace", default=0.0, metavar="S", help="At a halt send TERM and wait S seconds before KILL.")
+@click.option("--note", default="", metavar="TEXT", help="Kept with the checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
+@click.option("--report", metavar="FILE", help="Write the report here too (.md, .json, .html, else text).")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.pass_obj
+def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
+    """Run COMMAND behind the breaker.
+
+    At the first issue (an error, a warning, a skipped step, silence, a failure) the command and all its
+    processes are frozen and killed, the scope is put back exactly, compared, and reported: exit 1. Otherwise
+    the change stays, and `snapbreaker rollback --last` can still undo it.
+    """
+    from snapbreaker import preload
+    from snapbreaker.breaker import RunRequest
+    from snapbreaker.breaker import run as run_breaker
+    from snapbreaker.checkpoint.lock import Lock
+    from snapbreaker.monitor.rules import RuleSet
+    from snapbreaker.recover import rescue
+    from snapbreaker.supervisor import Lifeline, supervise
+
+    if not options["scope"]:
+        raise UsageError(
+            "which directories shall be protected?", "give --scope DIR; the whole machine cannot be the scope yet"
+        )
+    request = RunRequest(
+        argv=command,
+        scope=options["scope"],
+        rules=RuleSet.for_command(command, [Path(name) for name in options["rules"]], options["profile"]),
+        keep=options["keep"],
+        backend=options["backend"],
+        idle=_seconds(options["idle"]),
+        timeout=_seconds(options["timeout"]),
+        grace=options["grace"],
+        strict=options["strict"],
+        observe=options["observe"],
+        checks=options["check"],
+        confirm=options["confirm"],
+        pty=options["pty"],
+        cwd=_directory(options["cwd"]),
+        env=dict(_assignment(text) for text in options["env"]),
+        note=options["note"],
+        invocation=_invocation(command),
+        relay=not options["as_json"],
+    )
+    store = settings.store
+    narrator = narrator_for(options["as_json"], settings.verbosity)
+
+    def work(lifeline: Lifeline) -> int:
+        return told(narrator, lambda: run_breaker(request, store, lifeline, narrator))
+
+    def guarded() -> int:
+        preload.load()
+        with Lock("run " + " ".join(command)):
+            return supervise(work, lambda worker: told(narrator, lambda: rescue(store, worker, narrator)))
+
+    newest = _newest(store)
+    code = told(narrator, guarded)
+    if options["report"] and (record := _newest(store)) != newest and record:
+        _write_report(record, options["report"])
+    return code
+
+
+def _seconds(value: float | None) -> float | None:
+    if value is not None and value < 0:
+        raise UsageError("a time cannot be negative")
+    return value or None
+
+
+def _directory(path: str | None) -> str:
+    if path is None:
+        return ""
+    if not os.path.isdir(path):
+        raise UsageError(f"--cwd {path} is not a directory")
+    return os.path.abspath(path)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(f"--env {text} is not NAME=VALUE")
+    return name, value
+
+
+def _invocation(command: tuple[str, ...]) -> list[str]:
+    """Our own command line as typed, without the command."""
+    typed = ["snapbreaker", *sys.argv[1:]]
+    own = typed[: len(typed) - len(command)]
+    return own[:-1] if own[-1:] == ["--"] else own
+
+
+def _newest(store: Any) -> Any:
+    records = store.records()
+    return records[-1].path if records else None
+
+
+def _write_report(record: Path, name: str) -> None:
+    from snapbreaker.cli.report import render_as
+    from snapbreaker.report.saved import load_report
+
+    forms = {".md": "markdown", ".json": "json", ".html": "html"}
+    text = render_as(load_report(record), forms.get(Path(name).suffix, "text"))
+    try:
+        Path(name).write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        print(f"snapbreaker: the report could not be written to {name}: {error.strerror}", file=sys.stderr)

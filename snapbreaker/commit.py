@@ -1,0 +1,55 @@
+"""Making a successful run's change stay: what it replaced becomes the undo set, the rest is let go."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from snapbreaker import selection
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.states import State
+from snapbreaker.errors import SnapbreakerError
+from snapbreaker.files.undo import build_undo
+from snapbreaker.issue import Issue, IssueType
+from snapbreaker.report.model import Changes
+from snapbreaker.rollback import Goal, live_tree, pending, source
+
+
+class Committed:
+    """What came out of a commit: what the run changed, and what the undo set takes."""
+
+    def __init__(self) -> None:
+        self.changes = Changes()
+        self.octets = 0
+        self.started = time.time()
+        self.seconds = 0.0
+
+
+def commit(record: Record) -> Committed | Issue:
+    """Write the undo set of every volume, then say *committed*.
+
+    An undo set that cannot be written (no space) is an issue: a change that cannot be undone does not stay.
+    """
+    done = Committed()
+    try:
+        for volume in record.meta.volumes:
+            with source(volume, undo=False) as old, live_tree(volume) as live:
+                changes = list(pending(volume, old, live, Goal()))
+                done.changes.add(volume.stored.volume.root, changes)
+                undo = build_undo(old, live, changes, volume.stored.vault, volume.stored.record)
+                done.octets += undo.octets
+                undo.close()
+    except (OSError, SnapbreakerError) as error:
+        reason = f"the undo set could not be written: {error}"
+        return Issue(IssueType.CHECK, reason, "commit", time=time.time())
+    record.enter(State.COMMITTED)
+    release(record)
+    done.seconds = time.time() - done.started
+    return done
+
+
+def release(record: Record) -> None:
+    """Let go of what only a rollback of the whole checkpoint would have needed. Idempotent."""
+    for volume in record.meta.volumes:
+        with suppress(OSError):  # space is freed later, by prune; the undo set is what counts
+            selection.load(volume.backend).release(volume.stored)

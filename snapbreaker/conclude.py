@@ -1,0 +1,236 @@
+"""How a run, a rollback or a recovery ends: one report, one exit code."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.states import State
+from snapbreaker.commit import Committed
+from snapbreaker.exits import Exit
+from snapbreaker.issue import Issue, IssueType
+from snapbreaker.monitor.monitor import Watched
+from snapbreaker.narrator import Narrator
+from snapbreaker.report import model
+from snapbreaker.report.model import (
+    Changes,
+    Comparison,
+    Halt,
+    Line,
+    PathNote,
+    Phase,
+    Process,
+    Report,
+    VolumeReport,
+)
+from snapbreaker.report.saved import save_report
+from snapbreaker.rollback import Outcome
+
+ENDS = {
+    State.COMMITTED: model.Outcome.COMMITTED,
+    State.ROLLED_BACK: model.Outcome.ROLLED_BACK,
+    State.READY: model.Outcome.ROLLED_BACK,
+    State.REBOOT_PENDING: model.Outcome.REBOOT_PENDING,
+}
+
+
+@dataclass(slots=True)
+class Story:
+    """What is known so far of one run; grows as it goes on."""
+
+    record: Record
+    narrator: Narrator
+    verb: str = "run"
+    invocation: Sequence[str] = ("snapbreaker", "run")
+    observed: bool = False
+    issue: Issue | None = None
+    watched: Watched | None = None
+    committed: Committed | None = None
+    outcome: Outcome | None = None
+    earlier: dict[str, Any] = field(default_factory=dict)  # facts of a run that somebody else has to finish
+    warnings: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+
+    def survivors(self) -> list[str]:
+        """What speaks against a rollback from the start: processes that could not be killed may go on writing."""
+        halt = self.halt()
+        return [f"process {each.pid} ({each.comm}) is still alive" for each in halt.survivors] if halt else []
+
+    def facts(self) -> dict[str, Any]:
+        """What the state file keeps of a trip, so that whoever finishes the rollback can report it."""
+        before, after = self._context()
+        return {
+            "story": {
+                "before": [asdict(line) for line in before],
+                "after": [asdict(line) for line in after],
+                "halt": asdict(halt) if (halt := self.halt()) else None,
+                "started": self.watched.started if self.watched else self.started,
+                "ended": self.watched.ended if self.watched else time.time(),
+            }
+        }
+
+    def report(self, exit_code: int) -> Report:
+        """The whole story as the one model that every renderer reads."""
+        meta, state = self.record.meta, self.record.state
+        before, after = self._context()
+        report = Report(
+            id=self.record.id,
+            command=list(meta.command),
+            outcome=self._outcome(state),
+            exit_code=exit_code,
+            verb=self.verb,
+            invocation=list(self.invocation),
+            note=meta.note,
+            cwd=meta.cwd,
+            host=meta.host,
+            user=_user(),
+            started=meta.created if self.verb == "run" else self.started,
+            ended=time.time(),
+            issue=self.issue,
+            before=before,
+            after=after,
+            volumes=[_volume(volume) for volume in meta.volumes],
+            timeline=self._timeline(),
+            halt=self.halt(),
+            changes=self._changes(),
+            kept=list(meta.keep),
+            left_out=[PathNote(left["path"], left["why"]) for left in meta.left_out],
+            record=str(self.record.path),
+            warnings=list(self.warnings),
+        )
+        if self.watched is not None:
+            report.status, report.signal = self.watched.status, self.watched.signal or 0
+            report.lines = dict(self.watched.lines)
+            report.issues = list(self.watched.issues)
+        if self.outcome is not None:
+            _tell_rollback(report, self.outcome)
+        return report
+
+    def _outcome(self, state: State) -> model.Outcome:
+        if self.outcome is None and self.observed and state is State.COMMITTED:
+            return model.Outcome.OBSERVED
+        if self.outcome is not None and not self.outcome.verified:
+            return model.Outcome.FAILED
+        if self.outcome is not None and state is State.COMMITTED:
+            return model.Outcome.ROLLED_BACK  # a part of the run was undone
+        return ENDS.get(state, model.Outcome.FAILED)
+
+    def _context(self) -> tuple[list[Line], list[Line]]:
+        if self.watched is not None:
+            return [Line.of(line) for line in self.watched.before], [Line.of(line) for line in self.watched.after]
+        return (
+            [Line(**line) for line in self.earlier.get("before", [])],
+            [Line(**line) for line in self.earlier.get("after", [])],
+        )
+
+    def halt(self) -> Halt | None:
+        if self.watched is None or self.watched.kill is None:
+            data = self.earlier.get("halt")
+            survivors = [Process(**each) for each in data.pop("survivors", [])] if data else []
+            return Halt(**data, survivors=survivors) if data else None
+        kill, freeze = self.watched.kill, self.watched.freeze
+        return Halt(
+            reaction=self.watched.reaction_seconds or 0.0,
+            frozen=freeze.frozen if freeze else False,
+            killed=kill.killed,
+            seconds=kill.seconds,
+            survivors=[Process(*each) for each in kill.survivors],
+        )
+
+    def _changes(self) -> Changes | None:
+        if self.committed is not None:
+            return self.committed.changes
+        if self.outcome is None:
+            return None
+        whole = Changes()
+        for volume in self.outcome.volumes:
+            mine = volume.changes
+            whole.added += mine.added
+            whole.changed += mine.changed
+            whole.removed += mine.removed
+            whole.size += mine.size
+            whole.sample += mine.sample
+        del whole.sample[model.SAMPLE_LIMIT :]
+        return whole
+
+    def _timeline(self) -> list[Phase]:
+        meta, phases = self.record.meta, []
+        if self.verb == "run":
+            names = ", ".join(sorted({volume.backend for volume in meta.volumes}))
+            took = sum(volume.seconds for volume in meta.volumes)
+            phases.append(Phase("checkpoint", meta.created, took, f"{len(meta.volumes)} volume(s) by {names}"))
+        if self.watched is not None:
+            watched = self.watched
+            phases.append(Phase("run", watched.started, watched.ended - watched.started))
+            if halt := self.halt():
+                phases.append(Phase("halt", watched.ended, halt.seconds, f"{halt.killed} processes killed"))
+        if self.committed is not None:
+            done = self.committed
+            phases.append(Phase("commit", done.started, done.seconds, f"undo set of {done.changes.total} paths"))
+        if self.outcome is not None:
+            back, paths = self.outcome, sum(volume.changes.total for volume in self.outcome.volumes)
+            phases.append(Phase("restore", back.started, back.restore_seconds, f"{paths} paths put back"))
+            verified = back.started + back.restore_seconds
+            phases.append(Phase("verify", verified, back.verify_seconds, f"{back.compared} paths compared"))
+        return phases
+
+
+def conclude(record: Record, story: Story) -> int:
+    """Save the report, tell it, and return the exit code: the only place that 1, 5 and 128+n come from.
+
+    The record's state is on disk already; *rolled-back* there means that everything was compared.
+    """
+    code = _exit_code(record, story)
+    report = story.report(code)
+    try:
+        save_report(report, record.path)
+    except OSError as error:
+        # The state itself is durable. What a person reads now is then all that there is of the report.
+        story.warnings.append(f"the report could not be saved: {error}")
+        report = story.report(code)
+    story.narrator.finished(report)
+    return code
+
+
+def _exit_code(record: Record, story: Story) -> int:
+    state = record.state
+    if story.outcome is None:
+        return Exit.OK if state is State.COMMITTED else Exit.INTERNAL
+    if state is State.REBOOT_PENDING:
+        return Exit.AT_REBOOT
+    if state is State.FAILED or not story.outcome.verified:
+        return Exit.MANUAL
+    if story.verb == "rollback":
+        return Exit.OK
+    if story.issue is not None and story.issue.type is IssueType.INTERRUPTED and story.issue.signal:
+        return 128 + story.issue.signal
+    return Exit.ROLLED_BACK
+
+
+def _tell_rollback(report: Report, outcome: Outcome) -> None:
+    report.compared = [Comparison("paths", outcome.compared, outcome.verify_seconds)] if outcome.compared else []
+    for volume in outcome.volumes:
+        report.differences += [
+            PathNote(model.absolute(volume.root, found.path), found.text) for found in volume.differences
+        ]
+        report.failures += [PathNote(model.absolute(volume.root, path), why) for path, why in volume.failures]
+    report.failures += [PathNote("", text) for text in outcome.errors]
+    report.differences += [PathNote(point, "was mounted, is no longer") for point in outcome.missing_mounts]
+    report.warnings += [f"unmounted {point}, which the command had mounted" for point in outcome.unmounted]
+    report.displaced = next((path for volume in outcome.volumes for path in volume.displaced), "")
+
+
+def _volume(volume: Any) -> VolumeReport:
+    data = volume.stored.data
+    return VolumeReport(
+        volume.stored.volume.root, volume.backend, volume.seconds, data.get("bytes", 0), data.get("frozen", 0.0)
+    )
+
+
+def _user() -> str:
+    """Who asked. Not by getpwuid(3), which may load libraries from the scope."""
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())

@@ -1,0 +1,53 @@
+"""What differs between a checkpoint and the machine as it is: for `checkpoint diff` and `rollback --dry-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.states import State
+from snapbreaker.errors import CheckpointError
+from snapbreaker.files.diff import Proof
+from snapbreaker.files.entry import Aspect, Change
+from snapbreaker.files.tree import sort_key
+from snapbreaker.report.model import absolute, aspect_names
+from snapbreaker.rollback import Goal, live_tree, pending, source
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One path; ``sign`` is ``+`` added since the checkpoint, ``-`` removed, ``*`` changed."""
+
+    sign: str
+    path: str
+    aspects: tuple[str, ...]
+
+    @classmethod
+    def of(cls, root: str, change: Change) -> Changed:
+        sign = "+" if change.old is None else "-" if change.new is None else "*"
+        return cls(
+            sign, absolute(root, change.path), aspect_names(change.aspects & ~(Aspect.ADDED | Aspect.REMOVED))
+        )
+
+
+def goal_of(record: Record) -> Goal:
+    """What a checkpoint can be compared with: its undo set once committed, else all that it recorded."""
+    state = record.state
+    if state is State.COMMITTED:
+        return Goal(undo=True)
+    if state is State.CREATING:
+        raise CheckpointError(f"checkpoint {record.id} is not whole", "run `snapbreaker recover`")
+    if state is State.ROLLED_BACK:
+        return Goal.from_dict(record.status.get("goal", {}))
+    return Goal()
+
+
+def differences(record: Record, goal: Goal, deep: bool = False) -> Iterator[Changed]:
+    """By volume, in path order. ``deep``: nothing is taken for unchanged without a look at its content."""
+    for volume in record.meta.volumes:
+        volume = replace(volume, proof=Proof.none()) if deep else volume
+        with source(volume, goal.undo) as old, live_tree(volume) as live:
+            changes = sorted(pending(volume, old, live, goal), key=lambda change: sort_key(change.path))
+            for change in changes:
+                yield Changed.of(volume.stored.volume.root, change)

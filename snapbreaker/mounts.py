@@ -1,0 +1,31 @@
+"""Mounts that appear or vanish inside the scope during a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from snapbreaker.linux.mountinfo import read_mounts
+from snapbreaker.linux.unmount import unmount
+
+
+def below(roots: Sequence[str]) -> list[str]:
+    """Mount points at and below any of ``roots``, in the order in which they were mounted."""
+    prefixes = tuple(root.rstrip("/") + "/" for root in roots)
+    points = [mount.mountpoint for mount in read_mounts()]
+    return [point for point in points if point in roots or point.startswith(prefixes)]
+
+
+def undo(roots: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Unmount what was mounted below ``roots`` since ``known`` was taken; (unmounted, missing) mount points.
+
+    Raises OSError where a mount cannot be detached. A mount that is missing now is only told: what it showed
+    is not in the checkpoint.
+    """
+    now = below(roots)
+    extra = list(now)
+    for point in known:
+        if point in extra:
+            extra.remove(point)
+    for point in reversed(extra):
+        unmount(point)
+    return extra, [point for point in known if point not in now]

@@ -1,0 +1,193 @@
+"""Who tells what happens while it happens: to a person on standard error, or to a program as events."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from snapbreaker.errors import SnapbreakerError
+from snapbreaker.report import events
+from snapbreaker.report.event_writer import EventWriter
+from snapbreaker.report.model import Outcome, Report
+
+if TYPE_CHECKING:
+    from snapbreaker.checkpoint.create import Request
+    from snapbreaker.checkpoint.record import Record
+    from snapbreaker.conclude import Story
+
+
+class Narrator(Protocol):
+    """Called at each turn of the story. Must not raise."""
+
+    def starting(self, verb: str, request: Request) -> None: ...
+    def progress(self, phase: str, entries: int, octets: int = 0) -> None: ...
+    def checkpointed(self, record: Record) -> None: ...
+    def running(self, record: Record, pid: int) -> None: ...
+    def output(self, source: str, data: bytes) -> None: ...
+    def confirming(self, record: Record, seconds: float) -> None: ...
+    def tripped(self, record: Record, story: Story) -> None: ...
+    def finished(self, report: Report) -> None: ...
+    def failed(self, error: SnapbreakerError) -> None: ...
+
+
+class TextNarrator:
+    """Calm lines on standard error, each begun with the program's name; progress only on a terminal."""
+
+    def __init__(self, verbosity: int = 0) -> None:
+        self.verbosity = verbosity
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._shown = 0.0
+        self._began = time.monotonic()
+        self._dirty = False
+
+    def say(self, text: str) -> None:
+        self._wipe()
+        try:
+            sys.stderr.write(f"snapbreaker: {text}\n")
+            sys.stderr.flush()
+        except OSError:
+            return
+
+    def starting(self, verb: str, request: Request) -> None:
+        self._began = time.monotonic()
+
+    def progress(self, phase: str, entries: int, octets: int = 0) -> None:
+        """A line that is written over, once work has taken a second, at most five times a second."""
+        now = time.monotonic()
+        if not self._terminal or self.verbosity < 0 or now - self._began < 1 or now - self._shown < 0.2:
+            return
+        self._shown, self._dirty = now, True
+        size = f", {octets / 1e6:,.0f} MB" if octets else ""
+        sys.stderr.write(f"\r\x1b[Ksnapbreaker: {phase}: {entries:,} paths{size}")
+        sys.stderr.flush()
+
+    def checkpointed(self, record: Record) -> None:
+        if self.verbosity < 0:
+            return
+        volumes = record.meta.volumes
+        where = ", ".join(f"{volume.stored.volume.root} ({volume.backend})" for volume in volumes)
+        self.say(f"checkpoint {record.id} of {where} in {time.monotonic() - self._began:.2f} s")
+        if self.verbosity > 0:
+            for left in record.meta.left_out:
+                self.say(f"left out: {left['path']}: {left['why']}")
+
+    def running(self, record: Record, pid: int) -> None:
+        if self.verbosity > 0:
+            self.say(f"running, pid {pid}")
+
+    def output(self, source: str, data: bytes) -> None:
+        """The monitor passes the command's output through by itself."""
+
+    def confirming(self, record: Record, seconds: float) -> None:
+        self.say(f"confirm within {seconds:g} s: snapbreaker confirm {record.id}  (otherwise it is rolled back)")
+
+    def tripped(self, record: Record, story: Story) -> None:
+        issue = story.issue
+        if issue is not None:
+            self._began = time.monotonic()
+            shown = issue.line if issue.line else issue.reason
+            self.say(f"TRIPPED by {issue.type}: {shown[:300]}")
+            self.say("the command is stopped; rolling back ...")
+
+    def finished(self, report: Report) -> None:
+        from snapbreaker.report.text import render
+
+        self._wipe()
+        if self.verbosity < 0 and report.exit_code == 0:
+            return
+        try:
+            sys.stderr.write(render(report, sys.stderr))
+            sys.stderr.flush()
+        except OSError:
+            return
+
+    def failed(self, error: SnapbreakerError) -> None:
+        self.say(error.message)
+        if error.hint:
+            self.say(f"hint: {error.hint}")
+
+    def _wipe(self) -> None:
+        if self._dirty:
+            sys.stderr.write("\r\x1b[K")
+            self._dirty = False
+
+
+class EventNarrator:
+    """One JSON object a line on standard output (docs/events.md)."""
+
+    def __init__(self, fd: int = 1) -> None:
+        self._writer = EventWriter(fd)
+        self._shown = 0.0
+        self._began = time.monotonic()
+
+    def starting(self, verb: str, request: Request) -> None:
+        self._began = time.monotonic()
+        event = events.Start(
+            verb, list(request.command), request.cwd, os.uname().nodename, str(os.getuid()), request.note
+        )
+        self._writer.write(event)
+
+    def progress(self, phase: str, entries: int, octets: int = 0) -> None:
+        now = time.monotonic()
+        if now - self._shown >= 0.5:
+            self._shown = now
+            self._writer.write(events.Progress(phase, entries, octets))
+
+    def checkpointed(self, record: Record) -> None:
+        self._writer.id = record.id
+        volumes = [
+            events.VolumeCreated(
+                volume.stored.volume.root,
+                volume.backend,
+                volume.seconds,
+                volume.stored.data.get("bytes", 0),
+                volume.stored.data.get("frozen", 0.0),
+            )
+            for volume in record.meta.volumes
+        ]
+        self._writer.write(events.Checkpoint(time.monotonic() - self._began, volumes, str(record.path)))
+
+    def running(self, record: Record, pid: int) -> None:
+        self._writer.write(events.Running(pid))
+
+    def output(self, source: str, data: bytes) -> None:
+        self._writer.output(source, data)
+
+    def confirming(self, record: Record, seconds: float) -> None:
+        text = f"waiting {seconds:g} s for `snapbreaker confirm {record.id}`"
+        self._writer.write(events.Warned(text))
+
+    def tripped(self, record: Record, story: Story) -> None:
+        self._writer.id = record.id
+        if story.issue is not None:
+            self._writer.write(events.IssueFound.of(story.issue))
+        if halt := story.halt():
+            pids = [process.pid for process in halt.survivors]
+            self._writer.write(events.Halted(halt.reaction, halt.frozen, halt.killed, pids))
+        roots = [volume.stored.volume.root for volume in record.meta.volumes]
+        self._writer.write(events.Restoring(roots))
+
+    def finished(self, report: Report) -> None:
+        self._writer.id = report.id
+        phases = {phase.name: phase.seconds for phase in report.timeline}
+        changes = report.changes
+        if report.outcome is Outcome.OBSERVED:
+            for issue in report.issues:
+                self._writer.write(events.IssueFound.of(issue))
+        if "restore" in phases:
+            total = changes.total if changes else 0
+            restored = events.Restored(total, phases["restore"], len(report.failures), report.displaced)
+            self._writer.write(restored)
+            differing = [*report.differences, *report.failures]
+            compared = {each.what: each.count for each in report.compared}
+            sample = [f"{each.path}: {each.text}" for each in differing[:20]]
+            self._writer.write(events.Verified(len(differing), phases.get("verify", 0.0), compared, sample))
+        elif report.kept_change and changes:
+            self._writer.write(events.Committed(changes.added, changes.changed, changes.removed, changes.size))
+        self._writer.write(events.Finished(report.exit_code, str(report.outcome), report.record + "/report.json"))
+
+    def failed(self, error: SnapbreakerError) -> None:
+        self._writer.write(events.ErrorRaised.of(error))
+        self._writer.write(events.Finished(int(error.exit_code), str(Outcome.NOT_STARTED)))

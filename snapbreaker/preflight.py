@@ -1,0 +1,18 @@
+"""What has to be in order before a checkpoint is taken."""
+
+from __future__ import annotations
+
+from snapbreaker.checkpoint.store import Store
+from snapbreaker.errors import CheckpointError
+
+
+def preflight(store: Store) -> None:
+    """Raise CheckpointError where a run must not begin.
+
+    A run that was cut off comes first: a checkpoint of what it left behind would call a half-done change good.
+    """
+    for record in store.records():
+        if record.unfinished():
+            raise CheckpointError(
+                f"checkpoint {record.id} is unfinished: {record.state}", "run `snapbreaker recover` first"
+            )

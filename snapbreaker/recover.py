@@ -1,0 +1,98 @@
+"""Finishing what a dead snapbreaker began: kill what is left of the command, roll back, verify, report."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from snapbreaker.checkpoint.discard import discard
+from snapbreaker.checkpoint.owner import Owner
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.states import State
+from snapbreaker.checkpoint.store import Store
+from snapbreaker.commit import release
+from snapbreaker.conclude import Story, conclude
+from snapbreaker.errors import SnapbreakerError
+from snapbreaker.exits import Exit
+from snapbreaker.issue import Issue, IssueType
+from snapbreaker.monitor.process_tree import ProcessTree
+from snapbreaker.narrator import Narrator
+from snapbreaker.rollback import Goal, roll_back
+from snapbreaker.signals import deferred
+
+NEVER_STARTED = frozenset({State.CREATING, State.READY})
+
+
+def recover(store: Store, narrator: Narrator) -> int:
+    """Finish every run whose snapbreaker is gone. The caller holds the lock.
+
+    0 when all are sound afterwards, else 3.
+    """
+    worst = Exit.OK
+    with deferred():
+        for record in store.records():
+            try:
+                if record.unfinished():
+                    worst = max(worst, Exit.MANUAL if recover_record(record, narrator) == Exit.MANUAL else Exit.OK)
+                elif record.state is State.COMMITTED:
+                    release(record)
+            except SnapbreakerError as error:  # one damaged record must not keep the others from being finished
+                narrator.failed(error)
+                worst = Exit.MANUAL
+    return worst
+
+
+def rescue(store: Store, worker: int, narrator: Narrator) -> int:
+    """The supervisor's part: the run of the dead process ``worker`` ends here. Returns the run's exit code."""
+    with deferred():
+        for record in reversed(store.records()):
+            if any(owner["pid"] == worker for owner in record.status.get("owners", [])):
+                if record.state in (State.COMMITTED, State.ROLLED_BACK, State.FAILED):
+                    return _already_settled(record)
+                return recover_record(record, narrator)
+    return Exit.INTERNAL
+
+
+def recover_record(record: Record, narrator: Narrator) -> int:
+    """Take one unfinished checkpoint to an end. Returns an exit code as `run` would."""
+    status = record.status
+    state = State(status["state"])
+    if state in NEVER_STARTED:
+        discard(record)
+        return Exit.NOT_STARTED
+    record.adopt([Owner.of(os.getpid())])
+    survivors: list[str] = []
+    tree = ProcessTree.reopen(status["tree"]) if "tree" in status else None
+    if tree is not None:
+        tree.freeze()
+        survivors = [f"process {pid} ({comm}) is still alive" for pid, comm, _ in tree.kill().survivors]
+        tree.remove()
+    story = _story(record, narrator, status)
+    if state not in (State.RESTORING, State.VERIFYING):
+        if state is not State.TRIPPED:
+            record.enter(State.TRIPPED, issue=story.issue.as_dict() if story.issue else None)
+        narrator.tripped(record, story)
+    story.outcome = roll_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress, survivors)
+    return conclude(record, story)
+
+
+def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Story:
+    story = Story(record, narrator, verb="recover", invocation=("snapbreaker", "recover"))
+    issue, earlier = status.get("issue"), status.get("story")
+    if isinstance(issue, dict):
+        story.issue = Issue.from_dict(issue)
+        story.warnings.append("snapbreaker itself ended during the rollback; it was finished afterwards")
+    elif "goal" not in status:
+        reason = "snapbreaker itself was ended while the command ran"
+        story.issue = Issue(IssueType.INTERRUPTED, reason, "recover", time=time.time())
+    if isinstance(earlier, dict):
+        story.earlier = earlier
+    return story
+
+
+def _already_settled(record: Record) -> int:
+    """The worker died between the last state and its exit."""
+    if record.state is State.COMMITTED:
+        release(record)
+        return Exit.OK
+    return Exit.ROLLED_BACK if record.state is State.ROLLED_BACK else Exit.MANUAL

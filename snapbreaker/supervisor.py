@@ -1,0 +1,110 @@
+"""Two processes, each of which can finish what the other one began.
+
+The *worker* does the run. Its parent, the *supervisor*, does nothing but wait: when the worker dies (SIGKILL, OOM
+killer, a bug), it kills the command's processes and rolls back. When the supervisor dies, the worker sees that
+at once through a pidfd, and does the same. Both have everything loaded and locked in memory. Orphans of a dead
+worker come to the supervisor, since both are child subreapers (PR_SET_CHILD_SUBREAPER, prctl(2)).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+from snapbreaker.checkpoint.owner import Owner
+from snapbreaker.errors import SnapbreakerError
+from snapbreaker.exits import Exit
+from snapbreaker.linux.memory import lock_memory
+from snapbreaker.linux.process import become_subreaper
+from snapbreaker.monitor.terminal import TerminalState
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifeline:
+    """What the worker knows of its supervisor: a pidfd that polls readable when it is dead."""
+
+    supervisor_fd: int
+    owners: tuple[Owner, Owner]  # worker, supervisor
+
+
+def supervise(work: Callable[[Lifeline], int], rescue: Callable[[int], int]) -> int:
+    """Run ``work`` in a child; the exit code of the whole.
+
+    ``work`` returns an exit code. If its process ends in any other way than by that, ``rescue`` is called here
+    with the dead worker's pid, and what it returns counts.
+    """
+    terminal = TerminalState.save()
+    become_subreaper()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    verdict, said = os.pipe()
+    supervisor = os.getpid()
+    worker = os.fork()
+    if worker == 0:
+        os.close(verdict)
+        _be_worker(work, supervisor, said)
+    os.close(said)
+    lock_memory()
+    _forward_signals(worker)
+    status = _wait(worker)
+    code = os.read(verdict, 16)
+    os.close(verdict)
+    if code:
+        return int(code)
+    terminal.restore()
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    print(f"snapbreaker: the worker process died ({how}); its supervisor takes over", file=sys.stderr, flush=True)
+    return rescue(worker)
+
+
+def _be_worker(work: Callable[[Lifeline], int], supervisor: int, said: int) -> None:
+    """Never returns. The exit code is written to ``said`` only when ``work`` came to its own end."""
+    code: int | None = None
+    try:
+        become_subreaper()
+        pidfd = os.pidfd_open(supervisor)
+        code = work(Lifeline(pidfd, (Owner.of(os.getpid()), Owner.of(supervisor))))
+    except SnapbreakerError as error:
+        print(f"snapbreaker: {error}", file=sys.stderr)
+        code = int(error.exit_code) if error.exit_code is not Exit.INTERNAL else None
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if code is not None:
+            os.write(said, b"%d" % code)
+        os._exit(Exit.INTERNAL if code is None else code)
+
+
+def _forward_signals(worker: int) -> None:
+    """What is sent to the supervisor alone is meant for the run."""
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        try:
+            os.kill(worker, number)
+        except ProcessLookupError:
+            return
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
+
+
+def _wait(worker: int) -> int:
+    """Exit status of ``worker``, negative for a signal. Other children are orphans of the run: left alone here.
+
+    They are reaped by the rescue's kill, or by init after us.
+    """
+    while True:
+        _pid, status = os.waitpid(worker, 0)
+        if os.WIFEXITED(status):
+            return os.WEXITSTATUS(status)
+        if os.WIFSIGNALED(status):
+            return -os.WTERMSIG(status)
