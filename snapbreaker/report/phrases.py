@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from snapbreaker.issue import Issue
-from snapbreaker.report.model import Changes, CheckpointStatus, Outcome, Phase, Report, VolumeReport
+from snapbreaker.issue import Issue, IssueType
+from snapbreaker.report.model import (
+    Changes,
+    CheckpointStatus,
+    Line,
+    Outcome,
+    PathNote,
+    Phase,
+    Report,
+    VolumeReport,
+)
 from snapbreaker.report.wording import count_text, line_text, path_text, seconds_text, size_text
 
 
@@ -27,14 +36,13 @@ def verdict(report: Report) -> str:
 
 def headline(report: Report) -> str:
     """The first thing to know, in a few words."""
-    what = f"{report.issue.type} found" if report.issue else report.verb
     match report.checkpoint_status:
         case CheckpointStatus.COMPLETED:
-            return f"{what}, rolled back and verified"
+            return _cause(report) + "rolled back and verified"
         case CheckpointStatus.FAILED:
-            return f"{what}, ROLLBACK FAILED"
+            return _cause(report) + "ROLLBACK FAILED"
         case CheckpointStatus.PENDING:
-            return f"{what}, rolled back at the next reboot"
+            return _cause(report) + "rolled back at the next reboot"
         case CheckpointStatus.NONE:
             return "not started, nothing was changed"
         case CheckpointStatus.OBSERVED:
@@ -59,13 +67,16 @@ def issue_place(issue: Issue) -> str:
 
 def context(report: Report) -> tuple[list[tuple[str, str]], int]:
     """The lines around the trip as (``source:number``, text), and the index of the one that tripped (-1: none)."""
-    rows = [(f"{path_text(line.source)}:{line.number}", line_text(line.text)) for line in report.before]
-    marked = -1
-    if report.issue is not None and report.issue.line:
-        marked = len(rows)
-        rows.append((f"{path_text(report.issue.source)}:{report.issue.line_number}", line_text(report.issue.line)))
-    rows += [(f"{path_text(line.source)}:{line.number}", line_text(line.text)) for line in report.after]
-    return rows, marked
+    issue = report.issue
+    if issue is None or not issue.line:
+        return [_row(line) for line in (*report.before, *report.after)], -1
+    tripped = Line(issue.source, issue.line_number, issue.line)
+    before = [line for line in report.before if (line.source, line.number) != (tripped.source, tripped.number)]
+    return [_row(line) for line in (*before, tripped, *report.after)], len(before)
+
+
+def note_line(note: PathNote) -> str:
+    return f"{path_text(note.path)}: {line_text(note.text)}" if note.path else line_text(note.text)
 
 
 def volume_line(volume: VolumeReport) -> str:
@@ -82,3 +93,13 @@ def phase_detail(report: Report, phase: Phase) -> str:
     frozen = "tree frozen" if halt.frozen else "tree NOT wholly frozen (killed all the same)"
     text = f"{frozen} in {seconds_text(halt.reaction)}, {count_text(halt.killed, 'process', 'processes')} killed"
     return text + (f", {len(halt.survivors)} SURVIVED" if halt.survivors else "")
+
+
+def _cause(report: Report) -> str:
+    if report.issue is None:
+        return ""
+    return "interrupted, " if report.issue.type is IssueType.INTERRUPTED else f"tripped by {report.issue.type}, "
+
+
+def _row(line: Line) -> tuple[str, str]:
+    return f"{path_text(line.source)}:{line.number}", line_text(line.text)

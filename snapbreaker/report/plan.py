@@ -83,10 +83,16 @@ def retry_command(report: Report) -> str:
 
 
 def own_command(report: Report, *words: str) -> str:
-    """Another verb of snapbreaker, called as this run was (program, ``--store`` …)."""
-    invocation = report.invocation
-    verb = invocation.index(report.verb, 1) if report.verb in invocation[1:] else 1
-    return command_text([*invocation[:verb], *words])
+    """Another verb of snapbreaker, called as this one was: the same program, the same ``--store``."""
+    program, *rest = report.invocation
+    own = [program]
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option == "--store" and rest:
+            own += [option, rest.pop(0)]
+        elif option.startswith("--store="):
+            own.append(option)
+    return command_text([*own, *words])
 
 
 def toml_string(text: str) -> str:

@@ -35,13 +35,18 @@ def action(report: Report) -> Section:
     section.say(Mono(command_text(report.command)), *_where(report), label="Command")
     if report.note:
         section.say(line_text(report.note), label="Note")
-    section.items([_step(report, phase) for phase in report.timeline])
-    section.items([(volume_line(volume),) for volume in report.volumes])
+    if report.timeline:
+        section.say("What was done:")
+        section.items([_step(report, phase) for phase in report.timeline])
+    if report.volumes:
+        section.say("Checkpoint:")
+        section.items([(volume_line(volume),) for volume in report.volumes])
     if report.displaced:
         section.say("What the restore took away lies in ", Mono(path_text(report.displaced)), ".")
     if report.record:
         section.say("Record: ", Mono(path_text(report.record)))
-    section.items([("Warning: " + line_text(text),) for text in report.warnings])
+    for text in report.warnings:
+        section.say(line_text(text), label="Warning")
     section.say(f"Exit code {report.exit_code}.")
     return section
 
@@ -101,7 +106,9 @@ def _no_issue(report: Report) -> Words:
     if report.kept_change:
         lines = sum(report.lines.values())
         return (f"{count_text(lines, 'line')} of output, none of them an issue.",)
-    return (line_text(report.error) or f"Asked for by {Mono('snapbreaker ' + report.verb).text}.",)
+    return (
+        (line_text(report.error),) if report.error else ("Asked for by ", Mono(f"snapbreaker {report.verb}"), ".")
+    )
 
 
 def _observed(section: Section, issues: Sequence[Issue]) -> None:
@@ -140,7 +147,8 @@ def _plan(section: Section, report: Report) -> None:
         section.say("The allow rule:")
         section.show(plan.allow_rule(report.issue.line), "toml")
     if report.verb == "run" and report.command:
-        section.say("Try again:")
+        failed = report.checkpoint_status is CheckpointStatus.FAILED
+        section.say("Only after that, try again:" if failed else "Try again:")
         section.show(plan.retry_command(report), "sh")
 
 
@@ -171,7 +179,7 @@ def _where(report: Report) -> Words:
 def _step(report: Report, phase: Phase) -> Words:
     detail = phase_detail(report, phase)
     offset = max(0.0, phase.started - report.started)
-    text = f" after {seconds_text(offset)}, took {seconds_text(phase.seconds)}"
+    text = f" at +{offset:.2f} s, took {seconds_text(phase.seconds)}"
     return (Mono(phase.name), text + (f": {line_text(detail)}" if detail else ""))
 
 
@@ -183,8 +191,14 @@ def _notes(section: Section, label: str, notes: Sequence[PathNote]) -> None:
     if not notes:
         return
     section.say(f"{label}:")
-    section.items([(Mono(path_text(note.path)), ": " + line_text(note.text)) for note in notes[:NOTES_SHOWN]])
+    section.items([_note(note) for note in notes[:NOTES_SHOWN]])
     _and_more(section, len(notes) - NOTES_SHOWN)
+
+
+def _note(note: PathNote) -> Words:
+    if not note.path:
+        return (line_text(note.text),)
+    return (Mono(path_text(note.path)), ": " + line_text(note.text))
 
 
 def _and_more(section: Section, count: int) -> None:

@@ -1,7 +1,7 @@
 """The report on a terminal: a calm block for a trip, a short one for success, a loud one for a failed rollback.
 
-``text`` needs nothing but what is loaded: it works while files are being put back. ``print_report`` has the same
-words in colour, by rich, where the stream is a terminal that wants them.
+It needs nothing but what is loaded: it works when files were just put back, or could not be. So the few colours
+are SGR codes (console_codes(4)) of its own, and the alarm is red even where a library could not be imported.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from snapbreaker.report.phrases import (
     context,
     headline,
     issue_place,
+    note_line,
     phase_detail,
     verdict,
 )
@@ -35,8 +36,8 @@ NOTES_SHOWN = 10
 ISSUES_SHOWN = 20
 LONGEST_LINE = 2000
 
-# The styles of rich, by what a line means.
-GOOD, BAD, CAUTION, FAINT, STRONG = "green", "bold red", "yellow", "dim", "bold"
+# SGR parameters, by what words mean.
+GOOD, BAD, CAUTION, FAINT, STRONG = "32", "1;31", "33", "2", "1"
 
 
 @dataclass(slots=True)
@@ -60,12 +61,16 @@ class Block:
 
 
 def text(report: Report, width: int = WIDTH) -> str:
-    """The block without colour, ending with a newline. No import, no file, no program is needed."""
+    """The block without colour, ending with a newline."""
     return plain(block(report, width))
 
 
 def plain(content: Block) -> str:
     return "".join("".join(words for words, _ in line).rstrip() + "\n" for line in content.lines)
+
+
+def coloured(content: Block) -> str:
+    return "".join("".join(_sgr(words, style) for words, style in line) + "\n" for line in content.lines)
 
 
 def block(report: Report, width: int = WIDTH) -> Block:
@@ -83,13 +88,12 @@ def block(report: Report, width: int = WIDTH) -> Block:
     return content
 
 
-def print_report(report: Report, stream: TextIO, *, plain_only: bool = False) -> None:
-    """Print the block. ``plain_only`` while nothing may be imported; otherwise in colour where that is wanted."""
+def render(report: Report, stream: TextIO) -> str:
+    """The block as ``stream`` wants it: its width, its encoding, and in colour on a terminal."""
     content = block(report, _width(stream))
-    if not plain_only and wants_colour(stream) and _print_coloured(content, stream):
-        return
-    stream.write(_encodable(plain(content), stream))
-    stream.flush()
+    words = coloured(content) if wants_colour(stream) else plain(content)
+    encoding = stream.encoding or "utf-8"
+    return words.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def wants_colour(stream: TextIO) -> bool:
@@ -97,23 +101,8 @@ def wants_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _print_coloured(content: Block, stream: TextIO) -> bool:
-    """False when rich is not to be had."""
-    try:
-        from rich.console import Console
-        from rich.text import Text
-    except ImportError:
-        return False
-    console = Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    for line in content.lines:
-        console.print(Text.assemble(*((_encodable(words, stream), style) for words, style in line)))
-    return True
-
-
-def _encodable(words: str, stream: TextIO) -> str:
-    """What the stream's encoding lacks is escaped: a report never fails for its characters."""
-    encoding = stream.encoding or "utf-8"
-    return words.encode(encoding, "backslashreplace").decode(encoding)
+def _sgr(words: str, style: str) -> str:
+    return f"\x1b[{style}m{words}\x1b[m" if style and words.strip() else words
 
 
 def _width(stream: TextIO) -> int:
@@ -223,7 +212,7 @@ def _result(content: Block, report: Report, failed: bool) -> None:
 
 def _notes(content: Block, label: str, notes: list[PathNote]) -> None:
     for note in notes[:NOTES_SHOWN]:
-        content.fact(label, f"{path_text(note.path)}: {line_text(note.text)}", BAD)
+        content.fact(label, note_line(note), BAD)
     if len(notes) > NOTES_SHOWN:
         content.fact("", f"... and {count_text(len(notes) - NOTES_SHOWN, 'path')} more, all in the report", BAD)
 
@@ -235,7 +224,17 @@ def _next(content: Block, report: Report, failed: bool) -> None:
         content.command(plan.own_command(report, "rollback", report.id))
         content.command(plan.own_command(report, "verify", report.id))
         return
-    content.fact("Next", plan.advice(report) or line_text(report.hint) or "the full report:")
+    command = plan.own_command(report, "report", report.id, "--format", "markdown")
+    advice = plan.advice(report) or line_text(report.hint)
+    if not advice:
+        content.command(command, "Report")
+        return
+    content.fact("Next", advice)
+    content.fact("", _report_offers(report))
+    content.command(command)
+
+
+def _report_offers(report: Report) -> str:
     if plan.can_be_allowed(report.issue):
-        content.fact("", "The rule, ready to paste, and the full report:")
-    content.command(plan.own_command(report, "report", report.id, "--format", "markdown"))
+        return "The rule, ready to paste, and the full report:"
+    return "The full report:"
