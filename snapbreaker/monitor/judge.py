@@ -1,0 +1,184 @@
+"""Reads the sources of a run as they come and says which line is an issue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import BinaryIO
+
+from snapbreaker.issue import Issue, IssueType
+from snapbreaker.monitor.history import History
+from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, pieces, segments
+from snapbreaker.monitor.rule import Rule
+from snapbreaker.monitor.rules import RuleSet
+
+PATIENCE = 0.5  # seconds that a partial line waits for its end before it is judged as it stands
+
+
+class Judge:
+    """Judges every line of every source once it is complete, and a partial one (a prompt) after PATIENCE seconds.
+
+    Sources are told apart by name and begin with the first ``feed``. Memory is bounded, whatever is fed. No system
+    call is made but reading the clock.
+    """
+
+    def __init__(
+        self,
+        rules: RuleSet,
+        *,
+        strict: bool = False,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rules, self._strict = rules, strict
+        self._now, self._monotonic = now, monotonic
+        self._streams: dict[str, _Stream] = {}
+        self._history = History()
+
+    @property
+    def lines(self) -> dict[str, int]:
+        """How many lines each source has completed."""
+        return {name: stream.reader.number - 1 for name, stream in self._streams.items()}
+
+    def feed(self, source: str, data: bytes) -> list[Issue]:
+        """Judge the lines that ``data`` completes."""
+        stream = self._stream(source)
+        issues: list[Issue] = []
+        for start in range(0, len(data), BLOCK):
+            block = stream.reader.feed(data[start : start + BLOCK])
+            if block:
+                issues += self._judge(stream, block)
+        stream.waits(self._monotonic())
+        return issues
+
+    def settle(self) -> list[Issue]:
+        """Judge partial lines that have waited long enough."""
+        now = self._monotonic()
+        issues: list[Issue] = []
+        for stream in self._streams.values():
+            if stream.due is not None and stream.due <= now:
+                stream.due = None
+                issues += self._judge_partial(stream)
+        return issues
+
+    def deadline(self) -> float | None:
+        """Monotonic time at which ``settle`` has something to do."""
+        return min((stream.due for stream in self._streams.values() if stream.due is not None), default=None)
+
+    def close(self, source: str) -> list[Issue]:
+        """The source has ended: judge what it left without a line feed."""
+        stream = self._stream(source)
+        stream.due = None
+        block = stream.reader.close()
+        return self._judge(stream, block) if block else []
+
+    def context(self, count: int = 10, *, until: Issue | None = None) -> list[Line]:
+        """The last ``count`` lines over all sources, oldest first; ``until``: those up to the line of that issue."""
+        partial = [stream.partial_line(self._now()) for stream in self._streams.values() if not until]
+        shown = [line for line in partial if line.text]
+        return (self._history.last(count, until) + shown)[-count:] if count else []
+
+    def following(self, issue: Issue, count: int = 10) -> list[Line]:
+        """At most ``count`` lines that were read after the issue's line."""
+        return self._history.after(issue, count)
+
+    def _stream(self, source: str) -> _Stream:
+        if source not in self._streams:
+            self._streams[source] = _Stream(source)
+        return self._streams[source]
+
+    def _judge(self, stream: _Stream, block: Block) -> list[Issue]:
+        now = self._now()
+        self._history.add(stream.source, block, now)
+        spans: Iterable[tuple[int, int]]
+        if self._strict or self._rules.always:
+            spans = segments(block.data)
+        else:
+            spans = self._rules.prefilter.spans(block.data)
+        issues: list[Issue] = []
+        number, counted = block.first, 0
+        for start, end in spans:
+            number += block.data.count(b"\n", counted, start)
+            counted = start
+            issues += self._judge_segment(stream, number, block.data[start:end], now)
+        return issues
+
+    def _judge_partial(self, stream: _Stream) -> list[Issue]:
+        data, now = stream.reader.partial_data(), self._now()
+        number = stream.reader.number
+        found = [self._judge_segment(stream, number, data[a:b], now) for a, b in segments(data)]
+        return [issue for issues in found for issue in issues]
+
+    def _judge_segment(self, stream: _Stream, number: int, segment: bytes, now: float) -> Iterable[Issue]:
+        for piece in pieces(segment):
+            text = decode(piece)
+            rule = self._rules.judge(text, self._rules.prefilter.needles(piece))
+            if rule and stream.is_new(number, rule.full_name):
+                yield _issue(rule, stream.source, number, text, now)
+            elif not rule and self._is_unexpected(text) and stream.is_new(number, "strict"):
+                yield _unexpected(stream.source, number, text, now)
+
+    def _is_unexpected(self, text: str) -> bool:
+        return self._strict and bool(text) and not self._rules.expects(text)
+
+
+class _Stream:
+    """One source: its reader, when its partial line is due, and what its current line was already charged with."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.reader = LineReader()
+        self.due: float | None = None
+        self._charged: tuple[int, set[str]] = (0, set())
+
+    def waits(self, now: float) -> None:
+        self.due = now + PATIENCE if self.reader.has_partial else None
+
+    def is_new(self, number: int, rule: str) -> bool:
+        """False when this line was charged with the rule before: as a partial line, or in an overlapping piece."""
+        if self._charged[0] != number:
+            self._charged = (number, set())
+        charged = self._charged[1]
+        if rule in charged:
+            return False
+        charged.add(rule)
+        return True
+
+    def partial_line(self, now: float) -> Line:
+        return Line(self.source, self.reader.number, self.reader.partial(), now)
+
+
+def check_log(
+    rules: RuleSet, stream: BinaryIO, *, source: str, status: int = 0, strict: bool = False
+) -> Issue | None:
+    """Judge a recorded log exactly as a run would have; the first issue, or None.
+
+    ``status`` is the exit status that the command had. Issues have no time of their own: ``time`` is 0.
+    """
+    judge = Judge(rules, strict=strict, now=lambda: 0.0)
+    while data := stream.read(BLOCK):
+        if issues := judge.feed(source, data):
+            return issues[0]
+    if issues := judge.close(source):
+        return issues[0]
+    if status:
+        return Issue(
+            IssueType.EXIT, f"the command ended with status {status}", "exit", source=source, status=status
+        )
+    return None
+
+
+def _issue(rule: Rule, source: str, number: int, text: str, now: float) -> Issue:
+    return Issue(rule.issue_type, rule.reason, rule.full_name, text, source, number, now)
+
+
+def _unexpected(source: str, number: int, text: str, now: float) -> Issue:
+    return Issue(
+        IssueType.UNEXPECTED,
+        "strict mode: no success pattern expects this line",
+        "strict",
+        text,
+        source,
+        number,
+        now,
+    )

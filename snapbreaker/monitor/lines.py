@@ -1,0 +1,141 @@
+"""From bytes to the lines that are judged: what a person would have read on a terminal.
+
+A source's bytes are cut into *segments*: the text between line feeds, and between the carriage returns and cursor
+movements within one line. Each is judged, since the next one overwrites it on the screen and a progress line may
+hide a warning. Only line feeds count as lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+BLOCK = 64 * 1024  # octets looked at in one go; a partial line longer than this is judged in pieces
+PIECE = 8 * 1024  # octets of one judged text: bounds what a slow pattern can cost
+OVERLAP = 1024  # octets that neighbouring pieces share, so that no message is cut in two
+
+# ECMA-48. Movements of the cursor begin a new segment; colours, titles and modes are dropped.
+_MOVE = rb"\x1b(?:\[[0-9;]*[ABDEFGHJdfsu]|[78])"
+_FORWARD = rb"\x1b\[[0-9]*C"
+_STRING = rb"\x1b[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)"
+_CONTROL = re.compile(
+    rb"(?P<move>" + _MOVE + rb")|(?P<forward>" + _FORWARD + rb")|" + _STRING + rb"|\x1b\[[0-?]*[ -/]*[@-~]"
+    rb"|\x1b[ -/]*[0-~]|[\x00\x07\x0e\x0f\x1b\x7f]"
+)
+_SUSPECT = (b"\x1b", b"\x00", b"\x07", b"\x7f")
+_BACKSPACED = re.compile(rb"[^\r\n]*\x08[^\r\n]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a source. ``number`` counts from 1; ``time`` is seconds since the epoch, when it was read."""
+
+    source: str
+    number: int
+    text: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole segments without control sequences; ``first`` is the line number of its first octet."""
+
+    first: int
+    data: bytes
+
+
+def printed(data: bytes) -> bytes:
+    """``data`` without terminal control: CR LF is LF, moves of the cursor are CR, backspaces are carried out."""
+    if b"\r\n" in data:
+        data = data.replace(b"\r\n", b"\n")
+    if any(char in data for char in _SUSPECT):
+        data = _CONTROL.sub(_control, data)
+    if b"\x08" in data:
+        data = _BACKSPACED.sub(_rub_out, data)
+    return data
+
+
+def _control(match: re.Match[bytes]) -> bytes:
+    return {"move": b"\r", "forward": b" "}.get(match.lastgroup or "", b"")
+
+
+def _rub_out(match: re.Match[bytes]) -> bytes:
+    first, *rest = match.group().split(b"\x08")
+    kept = bytearray(first)
+    for part in rest:
+        del kept[-1:]
+        kept += part
+    return bytes(kept)
+
+
+def decode(data: bytes) -> str:
+    return data.decode("utf-8", "replace").rstrip()
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of each non-empty segment of printed data."""
+    start = 0
+    for part in data.replace(b"\r", b"\n").split(b"\n"):
+        if part:
+            yield start, start + len(part)
+        start += len(part) + 1
+
+
+def pieces(segment: bytes) -> Iterator[bytes]:
+    """``segment`` in overlapping parts of at most PIECE octets, cut between words where there are any."""
+    start = 0
+    while len(segment) - start > PIECE:
+        end = _word_boundary(segment, start + PIECE - OVERLAP, start + PIECE)
+        yield segment[start:end]
+        start = _word_boundary(segment, end - OVERLAP, end - OVERLAP // 2)
+    yield segment[start:]
+
+
+def _word_boundary(segment: bytes, low: int, high: int) -> int:
+    space = segment.rfind(b" ", low, high)
+    return high if space < 0 else space + 1
+
+
+class LineReader:
+    """Cuts one source's stream into blocks of whole segments and keeps the unfinished rest."""
+
+    def __init__(self) -> None:
+        self.number = 1  # of the line that is being read
+        self._pending = b""
+
+    def feed(self, data: bytes) -> Block | None:
+        """Take at most BLOCK octets; returns what they completed, if anything."""
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if not end:
+            self._pending += data
+            return self._overlong() if len(self._pending) > BLOCK else None
+        whole, self._pending = self._pending + data[:end], data[end:]
+        return self._block(printed(whole))
+
+    @property
+    def has_partial(self) -> bool:
+        return bool(self._pending)
+
+    def partial(self) -> str:
+        """The unfinished line as it looks now."""
+        return decode(printed(self._pending).rpartition(b"\r")[2])
+
+    def partial_data(self) -> bytes:
+        return printed(self._pending)
+
+    def close(self) -> Block | None:
+        """The rest, when the stream has ended without a line feed."""
+        rest, self._pending = self._pending, b""
+        return self._block(printed(rest)) if rest else None
+
+    def _block(self, data: bytes) -> Block:
+        block = Block(self.number, data)
+        self.number += data.count(b"\n")
+        return block
+
+    def _overlong(self) -> Block:
+        end = _word_boundary(self._pending, len(self._pending) - OVERLAP, len(self._pending))
+        rest = _word_boundary(self._pending, end - OVERLAP, end - OVERLAP // 2)
+        whole, self._pending = self._pending[:end], self._pending[rest:]
+        return self._block(printed(whole) + b"\r")

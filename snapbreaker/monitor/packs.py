@@ -1,0 +1,188 @@
+"""Rule packs: read strictly from TOML, chosen for a command. ``docs/rules.md`` documents the format."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from snapbreaker.errors import UsageError
+from snapbreaker.monitor import patterns
+from snapbreaker.monitor.prefilter import longest_word
+from snapbreaker.monitor.programs import programs_of
+from snapbreaker.monitor.rule import Pack, Rule, RuleType
+
+DEFAULT = "default"
+
+_FLAGS = {"ascii": re.ASCII, "ignorecase": re.IGNORECASE, "verbose": re.VERBOSE}
+_REASONS = {
+    RuleType.ERROR: "the line reports an error",
+    RuleType.WARNING: "the line is a warning",
+    RuleType.SKIP: "the line says that something was left out or is not there",
+    RuleType.TIMEOUT: "the line says that something took too long",
+    RuleType.UNEXPECTED: "the line says something that should not happen",
+    RuleType.EXPECT: "a line of success",
+}
+_FILE_KEYS: dict[str, type] = {"pack": dict, "rule": list}
+_PACK_KEYS: dict[str, type] = {"name": str, "description": str, "commands": list}
+_RULE_KEYS: dict[str, type] = {
+    "name": str,
+    "type": str,
+    "pattern": str,
+    "flags": list,
+    "words": list,
+    "literals": list,
+    "reason": str,
+    "link": str,
+    "examples": list,
+}
+
+
+class _Bad(Exception):
+    """What is wrong, before it is known where."""
+
+
+def builtin_packs() -> dict[str, Pack]:
+    """Every pack that comes with snapbreaker, by name."""
+    folder = resources.files("snapbreaker") / "rules"
+    files = sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name)
+    packs = [parse_pack(item.read_text("utf-8"), item.name, item.name.removesuffix(".toml")) for item in files]
+    return {pack.name: pack for pack in packs}
+
+
+def select_packs(argv: Sequence[str], files: Sequence[Path], profiles: Sequence[str]) -> list[Pack]:
+    """The packs for a command in rising precedence: default, by command, profiles, files.
+
+    Those by command come sorted by name, profiles and files as given.
+
+    Raises UsageError for an unknown profile and for a file that is missing or bad.
+    """
+    known = builtin_packs()
+    commands = {command for pack in known.values() for command in pack.commands}
+    programs = programs_of(argv, commands)
+    chosen = [name for name, pack in sorted(known.items()) if pack.commands & programs and name not in profiles]
+    for name in profiles:
+        if name not in known:
+            raise UsageError(f"there is no rule pack {name!r}", "there are: " + ", ".join(known))
+    names = dict.fromkeys([DEFAULT, *chosen, *profiles])
+    return [*(known[name] for name in names), *(load_pack(path) for path in files)]
+
+
+def load_pack(path: Path) -> Pack:
+    """The rules of a file. Raises UsageError that names the file, the rule and the reason."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"{path}: cannot read the rules: {reason}") from None
+    return parse_pack(text, str(path), path.stem)
+
+
+def parse_pack(text: str, origin: str, name: str) -> Pack:
+    """The pack in TOML ``text``; ``origin`` names it in errors, ``name`` is its name unless it has one."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin}: not TOML: {error}") from None
+    rules: list[Rule] = []
+    try:
+        _check_keys(data, _FILE_KEYS)
+        about = data.get("pack", {})
+        _check_keys(about, _PACK_KEYS)
+        name = about.get("name", name)
+    except _Bad as error:
+        raise UsageError(f"{origin}: {error}") from None
+    for index, table in enumerate(data.get("rule", [])):
+        try:
+            rules.append(_rule(table, name, {rule.name for rule in rules}))
+        except _Bad as error:
+            where = (
+                f"rule {table['name']!r}" if isinstance(table, dict) and "name" in table else f"rule {index + 1}"
+            )
+            raise UsageError(f"{origin}:{_line_of_rule(text, index)}: {where}: {error}") from None
+    commands = frozenset(about.get("commands", []))
+    return Pack(name, origin, tuple(rules), commands, about.get("description", ""))
+
+
+def _rule(table: Any, pack: str, taken: set[str]) -> Rule:
+    _check_keys(table, _RULE_KEYS)
+    name, rule_type, pattern = (_needed(table, key) for key in ("name", "type", "pattern"))
+    if name in taken:
+        raise _Bad("the name is used twice in this file")
+    if rule_type not in list(RuleType):
+        raise _Bad(f"unknown type {rule_type!r}; there are: " + ", ".join(RuleType))
+    kind = RuleType(rule_type)
+    compiled = _compiled(pattern, table.get("flags", []), kind)
+    if kind in (RuleType.ALLOW, RuleType.MASK) and not table.get("reason", "").strip():
+        raise _Bad(f"an {kind} rule needs a reason" if kind is RuleType.ALLOW else f"a {kind} rule needs a reason")
+    words, literals = _needles(table, compiled) if kind.trips else (frozenset[bytes](), frozenset[bytes]())
+    return Rule(
+        pack,
+        name,
+        kind,
+        compiled,
+        table.get("reason") or _REASONS[kind],
+        words,
+        literals,
+        table.get("link", ""),
+        tuple(table.get("examples", ())),
+    )
+
+
+def _compiled(pattern: str, flag_names: Sequence[str], kind: RuleType) -> re.Pattern[str]:
+    flags = 0
+    for flag in flag_names:
+        if flag not in _FLAGS:
+            raise _Bad(f"unknown flag {flag!r}; there are: " + ", ".join(_FLAGS))
+        flags |= _FLAGS[flag]
+    try:
+        compiled = re.compile(pattern, flags)
+        why = patterns.runaway(pattern, flags, anchored=kind.whole_line)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise _Bad(f"bad pattern: {error}") from None
+    if why:
+        raise _Bad(f"bad pattern: {why}")
+    if compiled.search("") and not kind.whole_line:
+        raise _Bad("bad pattern: it matches an empty line, so it would match every line")
+    return compiled
+
+
+def _needles(table: Mapping[str, Any], pattern: re.Pattern[str]) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """The prefilter of an issue rule: as given, else what the pattern itself tells (maybe nothing)."""
+    words = frozenset(longest_word(phrase.lower()) for phrase in table.get("words", []))
+    literals = [literal.lower() for literal in table.get("literals", [])]
+    if b"" in words or "" in literals:
+        raise _Bad("an empty word or literal is in every line; leave it out")
+    if not words and not literals:
+        literals = list(patterns.needles(pattern.pattern, pattern.flags) or ())
+    if not all(literal.isascii() for literal in literals):
+        raise _Bad("a literal must be ASCII, since it is compared without regard to case")
+    return words, frozenset(literal.encode() for literal in literals)
+
+
+def _check_keys(table: Any, known: Mapping[str, type]) -> None:
+    if not isinstance(table, dict):
+        raise _Bad("not a table")
+    for key, value in table.items():
+        if key not in known:
+            raise _Bad(f"unknown key {key!r}; there are: " + ", ".join(known))
+        if not isinstance(value, known[key]):
+            raise _Bad(f"{key!r} must be a {'string' if known[key] is str else known[key].__name__}")
+        if isinstance(value, list) and key != "rule" and not all(isinstance(item, str) for item in value):
+            raise _Bad(f"{key!r} must be a list of strings")
+
+
+def _needed(table: Mapping[str, Any], key: str) -> str:
+    value = table.get(key)
+    if not isinstance(value, str) or not value:
+        raise _Bad(f"{key!r} is missing")
+    return value
+
+
+def _line_of_rule(text: str, index: int) -> int:
+    """The line on which the ``index``-th ``[[rule]]`` begins."""
+    starts = [m.start() for m in re.finditer(r"^\s*\[\[\s*rule\s*\]\]", text, re.MULTILINE)]
+    return text.count("\n", 0, starts[index]) + 1 if index < len(starts) else 1
