@@ -89,6 +89,15 @@ class Stored:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a volume that is reverted as a whole says of the checkpoint at work; kept outside of what is reverted."""
+
+    checkpoint: str
+    state: str
+    boot_id: str
+
+
 class Backend(ABC):
     """How one volume's files are recorded. Instances have no state; everything is in ``Stored``."""
 
@@ -121,3 +130,13 @@ class Backend(ABC):
 
     def release(self, stored: Stored) -> None:  # noqa: B027
         """After commit, when the undo set has content of its own: drop what is no longer needed. Idempotent."""
+
+    def write_marker(self, stored: Stored, state: str, boot_id: str) -> None:  # noqa: B027
+        """Replace the volume's marker atomically and on disk. Only where ``AT_BOOT`` is declared; else nothing."""
+
+    def read_marker(self, volume: Volume) -> Marker | None:
+        """The volume's marker, None when there is none."""
+        return None
+
+    def clear_marker(self, volume: Volume) -> None:  # noqa: B027
+        """Remove the volume's marker. Idempotent."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,8 +53,6 @@ def _explained(error: OSError, context: int) -> OSError:
     """The error with what the filesystem itself has to say, which it leaves in the context (fsopen(2))."""
     try:
         told = os.read(context, 1024).decode("utf-8", "replace").strip()
-    except OSError as silence:
-        if silence.errno != errno.ENODATA:
-            raise
+    except OSError:  # ENODATA: nothing
         return error
     return OSError(error.errno, f"{error.strerror}: {told}", error.filename)
