@@ -87,10 +87,10 @@ def _is_plain(content: Content) -> bool:
 def _clone_extent(source_fd: int, extent: Extent, dest_fd: int, block: int) -> bool:
     # Whole blocks only: what is shared beyond the extent's end is cut off by the final ftruncate, since only a
     # file's last extent can end inside a block. A range that ends at the source's end may be any length.
-    if extent.source % block or extent.offset % block:
+    available = os.fstat(source_fd).st_size - extent.source
+    if extent.source % block or extent.offset % block or available < extent.length:
         return False
     whole = -(-extent.length // block) * block
-    available = os.fstat(source_fd).st_size - extent.source
     return clone_range(source_fd, extent.source, min(whole, available), dest_fd, extent.offset)
 
 
