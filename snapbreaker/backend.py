@@ -91,7 +91,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a volume that is reverted as a whole says of the checkpoint at work; kept outside of what is reverted."""
+    """What a volume says of the checkpoint at work, kept outside of what is reverted with it as a whole."""
 
     checkpoint: str
     state: str
