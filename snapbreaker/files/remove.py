@@ -1,0 +1,168 @@
+"""Removing a whole tree: what ``rm -rf`` does not manage (flags, subvolumes) and must not do (cross a mount)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from snapbreaker.files import ops
+from snapbreaker.linux import btrfs
+from snapbreaker.linux.inode import FLAG_APPEND, FLAG_IMMUTABLE, get_flags
+from snapbreaker.linux.openat import open_beneath
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_LOCKS = FLAG_IMMUTABLE | FLAG_APPEND
+
+
+def remove_tree(parent_fd: int, name: bytes) -> None:
+    """Remove ``name`` in the directory ``parent_fd`` with all below it; nothing there is fine.
+
+    Works at any depth with a bounded number of descriptors, clears immutable and append-only flags, deletes
+    btrfs subvolumes (read-only ones too). Raises OSError: EBUSY for a mount point, which is never entered.
+    """
+    if _remove_shallow(parent_fd, name):
+        return
+    base = os.dup(parent_fd)
+    try:
+        _remove_below(base, name)
+    finally:
+        os.close(base)
+    _remove_directory(parent_fd, name)
+
+
+def _remove_below(base: int, name: bytes) -> None:
+    """Empty the directory ``name``. One descriptor at a time: up again by ``..``, checked to be where we were."""
+    current = _enter(base, name)
+    above: list[tuple[bytes, tuple[int, int]]] = []
+    todo = [_remove_entries(current)]
+    try:
+        while True:
+            if todo[-1]:
+                child = todo[-1][-1]
+                above.append((child, _identity(current)))
+                inner = _enter(current, child)
+                os.close(current)
+                current = inner
+                todo.append(_remove_entries(current))
+                continue
+            todo.pop()
+            if not todo:
+                return
+            done, identity = above.pop()
+            outer = os.open("..", _DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = outer
+            if _identity(current) != identity:
+                raise OSError(errno.ESTALE, "directory moved while it was removed", done)
+            _remove_directory(current, done)
+            todo[-1].pop()
+    finally:
+        os.close(current)
+
+
+def _remove_entries(directory: int) -> list[bytes]:
+    """Remove everything but directories that hold something; those are returned."""
+    with os.scandir(directory) as entries:
+        names = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+    full = []
+    for name, is_directory in names:
+        if not is_directory:
+            _unlink(directory, name)
+        elif not _remove_shallow(directory, name):
+            full.append(name)
+    return full
+
+
+def _remove_shallow(directory: int, name: bytes) -> bool:
+    """Remove what takes one call; false for a directory that must be emptied first.
+
+    rmdir(2) answers EBUSY for a mount point before it looks for entries, which is how one is told from a full
+    directory (vfs_rmdir in fs/namei.c).
+    """
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    if not stat.S_ISDIR(status.st_mode):
+        _unlink(directory, name)
+        return True
+    try:
+        _remove_directory(directory, name)
+    except OSError as error:
+        read_only = error.errno == errno.EROFS and status.st_ino == btrfs.ROOT_INODE
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not read_only:
+            raise
+        return status.st_ino == btrfs.ROOT_INODE and _delete_subvolume(directory, name)
+    return True
+
+
+def _delete_subvolume(directory: int, name: bytes) -> bool:
+    fd = _enter(directory, name)
+    try:
+        if not btrfs.is_subvolume(fd):
+            return False
+        try:
+            ops.delete_subvolume(directory, name)
+        except OSError as error:
+            # Others are nested in it, or it cannot be deleted at once: by its entries then.
+            if error.errno not in (errno.ENOTEMPTY, errno.EPERM):
+                raise
+            ops.set_subvolume_read_only(fd, False)
+            return False
+        return True
+    finally:
+        os.close(fd)
+
+
+def _unlink(directory: int, name: bytes) -> None:
+    try:
+        ops.unlink(directory, name)
+    except PermissionError:
+        unlock(directory, name)
+        ops.unlink(directory, name)
+    except FileNotFoundError:
+        pass
+
+
+def _remove_directory(directory: int, name: bytes) -> None:
+    try:
+        ops.rmdir(directory, name)
+    except PermissionError:
+        unlock(directory, name)
+        ops.rmdir(directory, name)
+
+
+def unlock(directory: int, name: bytes) -> None:
+    """Clear the flags of ``name`` and of the directory that keep it from being removed, if it has any."""
+    _clear_locks(directory)
+    mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # nothing else has flags, and to open a device may act
+        fd = open_beneath(directory, name, _FILE, one_mount=True)
+        try:
+            _clear_locks(fd)
+        finally:
+            os.close(fd)
+
+
+def _clear_locks(fd: int) -> None:
+    flags = get_flags(fd)
+    if flags & _LOCKS:
+        ops.set_flags(fd, flags & ~_LOCKS)
+
+
+def _enter(directory: int, name: bytes) -> int:
+    """Open a directory of the tree; what it holds can be removed afterwards."""
+    fd = open_beneath(directory, name, _DIRECTORY, one_mount=True)
+    try:
+        _clear_locks(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
