@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from snapbreaker import lifeboat
 from snapbreaker.checkpoint import create
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.record import Record
@@ -100,6 +101,9 @@ def _checkpoint(request: RunRequest, store: Store, lifeline: Lifeline, narrator:
         owners=lifeline.owners,
     )
     narrator.starting("run", wanted)
+    if lifeboat.needed(os.path.realpath(path) for path in request.scope):
+        store.prepare()
+        lifeboat.prepare(store.path)
     record = create.create(store, wanted, narrator.progress)
     narrator.checkpointed(record)
     return record

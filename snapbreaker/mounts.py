@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.unmount import unmount
+from snapbreaker.paths import is_below
 
 
 def below(roots: Sequence[str]) -> list[str]:
     """Mount points at and below any of ``roots``, in the order in which they were mounted."""
-    prefixes = tuple(root.rstrip("/") + "/" for root in roots)
     points = [mount.mountpoint for mount in read_mounts()]
-    return [point for point in points if point in roots or point.startswith(prefixes)]
+    return [point for point in points if any(is_below(point, root) for root in roots)]
 
 
 def undo(roots: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -21,6 +21,8 @@ MODULES = (
     "snapbreaker.report.text",
     "snapbreaker.report.markdown",
     "snapbreaker.report.events",
+    "snapbreaker.cli.recover",
+    "runpy",
     # What Python imports by itself, late: to show a traceback, to encode a name, to end a thread.
     "traceback",
     "linecache",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from snapbreaker import mounts, selection
+from snapbreaker import mounts, paths, selection
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import Conflict, RestoreError, SnapbreakerError
@@ -168,38 +168,35 @@ def live_tree(volume: VolumeRecord) -> LiveTree:
         raise RestoreError(
             f"the vault {stored.vault} is not there", f"is the filesystem of {stored.volume.root} still mounted?"
         )
-    return LiveTree.of_volume(stored.volume, stored.policy)
+    root = stored.volume.root
+    skip = [os.fsencode(paths.relative(point, root)) for point in stored.volume.skip]
+    return LiveTree(root, stored.policy, skip=skip)
 
 
-def below(volume: VolumeRecord, paths: Sequence[str]) -> list[bytes]:
-    """``paths`` relative to the volume's root; those of other volumes left out. No paths: the whole volume."""
-    if not paths:
+def below(volume: VolumeRecord, wanted: Sequence[str]) -> list[bytes]:
+    """``wanted`` relative to the volume's root; those of other volumes left out. None: the whole volume."""
+    root = volume.stored.volume.root
+    if not wanted or any(paths.is_below(root, path) for path in wanted):
         return [b""]
-    root = volume.stored.volume.root.rstrip("/")
-    found = []
-    for path in paths:
-        if path == root or path.startswith(root + "/"):
-            found.append(os.fsencode(path[len(root) + 1 :]))
-        elif root.startswith(path.rstrip("/") + "/"):
-            return [b""]
+    found = [os.fsencode(paths.relative(path, root)) for path in wanted if paths.is_below(path, root)]
     return sorted(found, key=sort_key)
 
 
-def conflicts(record: Record, paths: Sequence[str] = ()) -> list[bytes]:
+def conflicts(record: Record, only: Sequence[str] = ()) -> list[bytes]:
     """Absolute paths of the undo set that changed again since the commit."""
     found: list[bytes] = []
     for volume in record.meta.volumes:
         root = os.fsencode(volume.stored.volume.root.rstrip("/"))
         with source(volume, undo=True) as undo, live_tree(volume) as live:
             assert isinstance(undo, UndoSet)
-            wanted = below(volume, paths)
+            wanted = below(volume, only)
             found += [root + b"/" + path for path in undo.conflicts(live) if _covered(path, wanted)]
     return found
 
 
-def refuse_conflicts(record: Record, paths: Sequence[str] = ()) -> None:
+def refuse_conflicts(record: Record, only: Sequence[str] = ()) -> None:
     """Raise Conflict when undoing the run would lose what came after it."""
-    if found := conflicts(record, paths):
+    if found := conflicts(record, only):
         raise Conflict(
             f"{len(found)} path{'s' if len(found) > 1 else ''} changed again since that run",
             found,

@@ -58,7 +58,8 @@ def supervise(work: Callable[[Lifeline], int], rescue: Callable[[int], int]) -> 
     os.close(verdict)
     if code:
         return int(code)
-    terminal.restore()
+    if terminal is not None:
+        terminal.restore()
     how = f"signal {-status}" if status < 0 else f"status {status}"
     print(f"snapbreaker: the worker process died ({how}); its supervisor takes over", file=sys.stderr, flush=True)
     return rescue(worker)

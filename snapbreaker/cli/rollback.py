@@ -21,6 +21,7 @@ from snapbreaker.differences import differences
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.narrator import Narrator
+from snapbreaker.paths import is_below
 from snapbreaker.rollback import Goal, conflicts, refuse_conflicts, roll_back
 from snapbreaker.signals import deferred
 
@@ -115,8 +116,7 @@ def _inside(record: Record, path: str) -> str:
     """``path`` made absolute. Raises UsageError when no volume of the record holds it."""
     absolute = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
     absolute = absolute.rstrip("/") or "/"
-    roots = [volume.stored.volume.root.rstrip("/") for volume in record.meta.volumes]
-    if not any(absolute == root or absolute.startswith(root + "/") for root in roots):
+    if not any(is_below(absolute, volume.stored.volume.root) for volume in record.meta.volumes):
         raise UsageError(f"--path {path} is not in the scope of checkpoint {record.id}")
     return absolute
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from snapbreaker.files.entry import Details, Entry
 
@@ -70,7 +71,7 @@ class Tree(ABC):
     def close(self) -> None:  # noqa: B027
         """Let go of descriptors."""
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -1,0 +1,113 @@
+"""A copy of all that `recover` runs on, for the day when the machine's own interpreter is gone.
+
+It holds the very files that this process has loaded: interpreter, dynamic loader, shared libraries, extension
+modules, modules of Python and of snapbreaker. It lies in the store, outside every scope, and is made once for
+each set of files. ``STORE/lifeboat/recover`` starts it; the same line typed into any shell that is still open does
+too, since the first program it needs is its own copy of the dynamic loader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from snapbreaker.linux.durable import write_file
+
+KEY = "key"
+
+
+def needed(roots: Iterable[str]) -> bool:
+    """Whether the scope ``roots`` holds any file that this process runs on."""
+    prefixes = tuple(root.rstrip("/") + "/" for root in roots)
+    return any(os.path.realpath(path).startswith(prefixes) for path in [*_libraries(), *_modules().values()])
+
+
+def prepare(store: Path) -> Path:
+    """Make the lifeboat in ``store`` if there is none of just these files; returns its directory.
+
+    Must be called when everything is loaded (``preload``). Raises OSError.
+    """
+    libraries, modules = _libraries(), _modules()
+    key = _key([*libraries, *modules.values()])
+    boat = store / "lifeboat"
+    with suppress(FileNotFoundError):
+        if (boat / KEY).read_text() == key:
+            return boat
+    new = store / f"lifeboat.{os.getpid()}"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700)
+    for path in libraries:
+        _copy(path, new / "lib" / os.path.basename(path))
+    _copy(os.path.realpath("/proc/self/exe"), new / "lib" / "python")
+    for name, source in modules.items():
+        _copy(source, new / "python" / name)
+    write_file(str(new / "recover"), _script(boat, libraries, store).encode())
+    (new / "recover").chmod(0o700)
+    write_file(str(new / KEY), key.encode())
+    shutil.rmtree(boat, ignore_errors=True)
+    new.rename(boat)
+    return boat
+
+
+def _script(boat: Path, libraries: list[str], store: Path) -> str:
+    loader = next(path for path in libraries if os.path.basename(path).startswith("ld-"))
+    archives = [str(boat / "python" / name) for name in _archives()]
+    path = ":".join([*archives, f"{boat}/python", f"{boat}/lib"])
+    words = [f"{boat}/lib/{os.path.basename(loader)}", "--library-path", f"{boat}/lib", f"{boat}/lib/python"]
+    words += ["-S", "-s", "-B", "-m", "snapbreaker", "--store", str(store)]
+    line = " ".join(shlex.quote(word) for word in words)
+    return f'#!/bin/sh\nPYTHONHOME={shlex.quote(str(boat))} PYTHONPATH={shlex.quote(path)} {line} "${{@:-recover}}"\n'
+
+
+def _libraries() -> list[str]:
+    """Every shared object that is mapped into this process, the dynamic loader and extension modules included."""
+    found = set()
+    with open("/proc/self/maps", "rb") as file:
+        for line in file:
+            path = os.fsdecode(line.rstrip(b"\n").split(maxsplit=5)[5]) if line.count(b"/") else ""
+            if ".so" in os.path.basename(path) and os.path.isfile(path):
+                found.add(path)
+    return sorted(found)
+
+
+def _modules() -> dict[str, str]:
+    """Where the source of each loaded module belongs (relative), and where it lies now."""
+    found = {name: path for name, path in _archives().items()}
+    for name, module in list(sys.modules.items()):
+        source = getattr(module, "__file__", None)
+        if not source or not source.endswith(".py") or not os.path.isfile(source) or name == "__main__":
+            continue
+        place = name.replace(".", "/")
+        is_package = os.path.basename(source) == "__init__.py"
+        found[f"{place}/__init__.py" if is_package else f"{place}.py"] = source
+    for name in ("__main__.py", "__init__.py"):  # `-m snapbreaker` runs a module that nobody imports
+        main = os.path.join(os.path.dirname(__file__), name)
+        if os.path.isfile(main):
+            found[f"snapbreaker/{name}"] = main
+    return found
+
+
+def _archives() -> dict[str, str]:
+    """The zip file that snapbreaker itself is loaded from, if it is the one-file program."""
+    archive = getattr(getattr(__spec__, "loader", None), "archive", None)
+    return {os.path.basename(archive): archive} if isinstance(archive, str) else {}
+
+
+def _key(paths: Iterable[str]) -> str:
+    digest = hashlib.sha256(sys.version.encode())
+    for path in sorted(paths):
+        facts = os.stat(path)
+        digest.update(f"{path} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _copy(source: str, target: Path) -> None:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    shutil.copymode(source, target)
