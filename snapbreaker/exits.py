@@ -30,3 +30,52 @@ MEANING: dict[Exit, str] = {
     Exit.NOT_EXECUTABLE: "the command cannot be executed",
     Exit.NOT_FOUND: "the command was not found",
 }
+
+# What a code means to one verb, where that is more than MEANING says. 2 and 70 any verb can end with.
+VERBS: dict[str, dict[Exit, str]] = {
+    "run": {
+        Exit.OK: "no issue: the change stays (`--observe`: whatever was seen)",
+        Exit.ROLLED_BACK: MEANING[Exit.ROLLED_BACK],
+        Exit.MANUAL: MEANING[Exit.MANUAL],
+        Exit.NOT_STARTED: MEANING[Exit.NOT_STARTED],
+        Exit.AT_REBOOT: MEANING[Exit.AT_REBOOT],
+        Exit.NOT_EXECUTABLE: MEANING[Exit.NOT_EXECUTABLE],
+        Exit.NOT_FOUND: MEANING[Exit.NOT_FOUND],
+    },
+    "checkpoint": {
+        Exit.OK: "done",
+        Exit.NOT_STARTED: "no checkpoint could be made, or the one asked for cannot be used",
+    },
+    "rollback": {
+        Exit.OK: "rolled back and verified (`--dry-run`: it could be)",
+        Exit.MANUAL: MEANING[Exit.MANUAL],
+        Exit.NOT_STARTED: "refused: nothing to undo, or paths changed again since the run; nothing was changed",
+        Exit.AT_REBOOT: MEANING[Exit.AT_REBOOT],
+    },
+    "verify": {
+        Exit.OK: "nothing differs",
+        Exit.MANUAL: "the differences are listed",
+        Exit.NOT_STARTED: "the checkpoint cannot be used",
+    },
+    "confirm": {
+        Exit.OK: "confirmed: the change stays",
+        Exit.NOT_STARTED: "the run does not wait for it",
+    },
+    "recover": {
+        Exit.OK: "nothing is left unfinished",
+        Exit.MANUAL: MEANING[Exit.MANUAL],
+        Exit.NOT_STARTED: "another snapbreaker is at work",
+    },
+    "report": {
+        Exit.OK: "shown",
+        Exit.NOT_STARTED: "there is no report",
+    },
+    "rules": {
+        Exit.OK: "done (`rules check`: the log holds no issue)",
+        Exit.ROLLED_BACK: "`rules check`: the log holds an issue",
+    },
+    "doctor": {
+        Exit.OK: "shown",
+        Exit.NOT_STARTED: "the scope cannot be protected",
+    },
+}

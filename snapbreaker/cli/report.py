@@ -57,4 +57,5 @@ def render_as(report: Report, form: str) -> str:
 
 def _write(content: str) -> None:
     """UTF-8 whatever the locale: these formats say so, or are ASCII."""
-    click.get_binary_stream("stdout").write(content.encode("utf-8"))
+    sys.stdout.buffer.write(content.encode("utf-8"))
+    sys.stdout.flush()

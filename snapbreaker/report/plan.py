@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
+from snapbreaker.checkpoint.store import DEFAULT
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.report.model import Report
 from snapbreaker.report.wording import command_text
@@ -83,16 +85,9 @@ def retry_command(report: Report) -> str:
 
 
 def own_command(report: Report, *words: str) -> str:
-    """Another verb of snapbreaker, called as this one was: the same program, the same ``--store``."""
-    program, *rest = report.invocation
-    own = [program]
-    while rest and rest[0].startswith("-"):
-        option = rest.pop(0)
-        if option == "--store" and rest:
-            own += [option, rest.pop(0)]
-        elif option.startswith("--store="):
-            own.append(option)
-    return command_text([*own, *words])
+    """Another verb of snapbreaker, by the same program and on the same store."""
+    store = os.path.dirname(report.record) or DEFAULT
+    return command_text([report.invocation[0], *(("--store", store) if store != DEFAULT else ()), *words])
 
 
 def toml_string(text: str) -> str:

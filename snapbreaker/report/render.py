@@ -19,9 +19,6 @@ class Format(StrEnum):
     HTML = "html"
 
 
-SUFFIXES = {".txt": Format.TEXT, ".json": Format.JSON, ".html": Format.HTML, ".htm": Format.HTML}
-
-
 def as_json(report: Report) -> str:
     """As it lies in the record; ASCII, so that bytes that are not UTF-8 survive (``snapbreaker.report.model``)."""
     return json.dumps(report.as_dict(), indent=1) + "\n"
@@ -36,10 +33,5 @@ RENDERERS: dict[Format, Callable[[Report], str]] = {
 
 
 def render(report: Report, form: Format) -> str:
-    """The report as a string that every renderer made encodable and ends with a newline."""
+    """The whole report: a string that UTF-8 can encode, ending with a newline."""
     return RENDERERS[form](report)
-
-
-def format_of(path: str) -> Format:
-    """The format that a file's name asks for (``--report FILE``): Markdown where it says nothing else."""
-    return next((form for suffix, form in SUFFIXES.items() if path.lower().endswith(suffix)), Format.MARKDOWN)

@@ -73,17 +73,19 @@ def verification(report: Report) -> Section:
 def _trigger(section: Section, report: Report) -> None:
     issue = report.issue
     if issue is None:
-        section.say(report.error or "none: no issue was found", label="Trigger")
+        section.say(line_text(report.error) or "none: no issue was found", label="Trigger")
     elif issue.line:
         section.say(issue_place(issue), label="Trigger")
         section.show(line_text(issue.line))
     else:
-        section.say(issue.reason, label="Trigger")
+        section.say(line_text(issue.reason), label="Trigger")
 
 
 def _analysis(section: Section, report: Report) -> None:
     if report.issue is not None:
-        section.say("Rule ", Mono(report.issue.rule), ": ", report.issue.reason, label="Analysis")
+        section.say(
+            "Rule ", Mono(path_text(report.issue.rule)), ": ", line_text(report.issue.reason), label="Analysis"
+        )
     else:
         section.say(*_no_issue(report), label="Analysis")
     rows, marked = context(report)
@@ -116,7 +118,12 @@ def _observed(section: Section, issues: Sequence[Issue]) -> None:
         return
     section.say(f"Observed: {count_text(len(issues), 'issue')} that would have tripped the breaker.")
     for issue in issues[:NOTES_SHOWN]:
-        section.say(f"{issue_place(issue) or issue.reason} (rule ", Mono(issue.rule), ")", label=issue.type)
+        section.say(
+            f"{issue_place(issue) or line_text(issue.reason)} (rule ",
+            Mono(path_text(issue.rule)),
+            ")",
+            label=issue.type,
+        )
         if issue.line:
             section.show(line_text(issue.line))
     _and_more(section, len(issues) - NOTES_SHOWN)
@@ -168,9 +175,9 @@ def _where(report: Report) -> Words:
     if report.cwd:
         words += [" in ", Mono(path_text(report.cwd))]
     if report.host:
-        words.append(f" on {report.host}")
+        words.append(f" on {line_text(report.host)}")
     if report.user:
-        words.append(f" by {report.user}")
+        words.append(f" by {line_text(report.user)}")
     if report.started:
         words.append(f", started {time_text(report.started)}, took {seconds_text(report.seconds)}")
     return tuple(words)

@@ -130,7 +130,7 @@ def _kept(content: Block, report: Report) -> None:
     style = CAUTION if report.issues else GOOD
     content.line(f"snapbreaker: {headline(report)} ({seconds_text(report.seconds)})", style)
     for issue in report.issues[:ISSUES_SHOWN]:
-        content.fact(issue.type, issue_place(issue) or issue.reason, CAUTION)
+        content.fact(issue.type, issue_place(issue) or line_text(issue.reason), CAUTION)
         if issue.line:
             content.fact("", clipped(line_text(issue.line).expandtabs(), content.width - LABEL - 2))
     if len(report.issues) > ISSUES_SHOWN:
