@@ -62,11 +62,11 @@ def _as_dict(volume: Any, chosen: str | None, answers: list[tuple[str, Any]]) ->
 
 def _machine() -> list[str]:
     """What of this machine bears on a run."""
-    from snapbreaker.monitor.cgroup import find_mount
+    from snapbreaker.monitor.cgroup import Hierarchy
 
     lines = []
     if os.geteuid() != 0:
         lines.append("not root: other users' processes can neither be seen nor frozen")
-    if find_mount() is None:
+    if Hierarchy.find() is None:
         lines.append("no cgroup v2: processes are found by parentage; one that escapes while we die may be missed")
     return lines
