@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.process import cgroup_of
 
 _REFUSED = {errno.EPERM, errno.EACCES, errno.EROFS, errno.EBUSY, errno.ENOENT, errno.EOPNOTSUPP, errno.EAGAIN}
@@ -31,12 +32,9 @@ class Hierarchy:
     @classmethod
     def find(cls) -> Hierarchy | None:
         """From /proc/self/mountinfo; hybrid hosts have it at /sys/fs/cgroup/unified. None without v2."""
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            for line in mounts:
-                fields, _, rest = line.partition(" - ")
-                if rest.split()[0] == "cgroup2":
-                    root, mountpoint = fields.split()[3:5]
-                    return cls(_unescape(mountpoint), _unescape(root))
+        for mount in read_mounts():
+            if mount.fstype == "cgroup2":
+                return cls(mount.mountpoint, mount.root)
         return None
 
     def directory(self, cgroup: str) -> str | None:
@@ -235,10 +233,3 @@ def _read(directory: int, name: str) -> bytes:
         return b"".join(parts)
     finally:
         os.close(fd)
-
-
-def _unescape(field: str) -> str:
-    """mountinfo writes blank, tab, newline and backslash as octal: proc_pid_mountinfo(5)."""
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, character)
-    return field

@@ -1,0 +1,157 @@
+"""Output on its way: sources that are read without waiting, relays that are written without waiting."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+CHUNK = 64 * 1024
+LIMIT = 256 * 1024  # octets waiting in a relay; from then on its source is not read, so the command has to wait
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null for those of 0, 1, 2 that our caller closed, before another file gets such a number."""
+    while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+class Source:
+    """The reading end of one stream of the command, on a file description of our own."""
+
+    def __init__(self, name: str, fd: int) -> None:
+        self.name, self.fd = name, fd
+        self.octets = 0
+        self.ended = False
+        os.set_blocking(fd, False)
+
+    def read(self) -> bytes:
+        """What is there now, at most CHUNK; empty when nothing is, or at the end (``ended``)."""
+        try:
+            data = os.read(self.fd, CHUNK)
+        except BlockingIOError:
+            return b""
+        except OSError:  # EIO: the last process closed its terminal
+            data = b""
+        self.ended = not data
+        self.octets += len(data)
+        return data
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        self.ended = True
+
+
+class Relay:
+    """Hands octets on to one of our own descriptors, in order, without ever waiting for its reader.
+
+    Descriptors 1 and 2 are shared with other processes, so O_NONBLOCK must not be set on them: pipes and terminals
+    are opened again through /proc/self/fd, which makes a file description of our own; sockets are sent to with
+    MSG_DONTWAIT; to other files a write does not wait. When nobody reads any more, octets are dropped and counted.
+    ``encode(source, data)`` says what is written for some output (JSON events); None: the octets as they are.
+    """
+
+    def __init__(self, fd: int, encode: Callable[[str, bytes], bytes] | None = None) -> None:
+        self.dropped = 0
+        self.pending = 0
+        self.gone = False
+        self._encode = encode
+        self._queue: deque[memoryview] = deque()
+        self._socket: socket.socket | None = None
+        self._limit = CHUNK
+        self.fd = self._open(fd)
+
+    def _open(self, fd: int) -> int:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(fd))
+            return self._socket.fileno()
+        if stat.S_ISFIFO(mode) or os.isatty(fd):
+            with suppress(OSError):
+                return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            # Not allowed to open it (another user's terminal). A ready pipe takes this much: pipe(7), PIPE_BUF.
+            self._limit = select.PIPE_BUF
+        return os.dup(fd)
+
+    @property
+    def full(self) -> bool:
+        return self.pending >= LIMIT
+
+    def output(self, source: str, data: bytes) -> None:
+        """Queue output of the command, and write what can be written now."""
+        self.put(self._encode(source, data) if self._encode else data)
+
+    def put(self, data: bytes) -> None:
+        if self.gone:
+            self.dropped += len(data)
+            return
+        self._queue.append(memoryview(data))
+        self.pending += len(data)
+        self.flush()
+
+    def flush(self) -> bool:
+        """Write what the reader takes now; whether it took anything."""
+        moved = False
+        while self._queue and self._is_ready():
+            block = self._queue[0]
+            try:
+                count = self._write(block[: self._limit])
+            except BlockingIOError:
+                break
+            except OSError:  # EPIPE, EIO (hung up), ENOSPC: the run goes on without this reader
+                self._give_up()
+                break
+            moved = moved or count > 0
+            self.pending -= count
+            self._queue[0] = block[count:]
+            if not self._queue[0]:
+                self._queue.popleft()
+        return moved
+
+    def finish(self, patience: float) -> None:
+        """Write all of it, until the reader has taken nothing for ``patience`` seconds; drop the rest."""
+        while self._queue:
+            if not self.flush() and self._queue and not self._wait(patience):
+                self._give_up()
+
+    def close(self) -> None:
+        self._give_up()
+        if self._socket:
+            self._socket.close()
+        elif self.fd >= 0:
+            os.close(self.fd)
+        self._socket, self.fd = None, -1
+
+    def _write(self, block: memoryview) -> int:
+        if self._socket:
+            return self._socket.send(block, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        return os.write(self.fd, block)
+
+    def _is_ready(self) -> bool:
+        return self._limit == CHUNK or self._wait(0)
+
+    def _wait(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
+
+    def _give_up(self) -> None:
+        self.gone = True
+        self.dropped += self.pending
+        self.pending = 0
+        self._queue.clear()
+
+
+def standard_relays() -> dict[str, Relay]:
+    """From the command's streams to ours. Where both of ours are one pipe or terminal, one keeps the order."""
+    out = Relay(1)
+    one, two = os.fstat(1), os.fstat(2)
+    same = (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino) and not stat.S_ISREG(one.st_mode)
+    return {"stdout": out, "stderr": out if same else Relay(2), "pty": out}
