@@ -12,6 +12,7 @@ from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.linux.filesystems import Kind, filesystem_type, kind
 from snapbreaker.linux.mountinfo import Mount, read_mounts
+from snapbreaker.linux.swaps import active_swap_files
 from snapbreaker.paths import below, is_below, relative
 
 _WHY = {
@@ -58,11 +59,12 @@ def discover(
     """The volumes of the directories ``scopes``, outermost first.
 
     ``keep`` and ``excluded`` (records) are neither recorded nor touched, of ``keep_content`` growth stays; they
-    may lie anywhere and need not exist. Raises UsageError for a scope that is no directory, is the kernel's own
+    may lie anywhere and need not exist. Active swap files are kept. Raises UsageError for a scope that is no directory, is the kernel's own
     (/proc, /sys …) or is kept as a whole, CheckpointError where /proc cannot be read.
     """
     roots = [_directory(scope) for scope in scopes]
     kept = [_place(path) for path in (*keep, *excluded)]
+    swaps = [path for path, _ in active_swap_files()]
     for root in roots:
         for path in kept:
             if is_below(root, path):
@@ -75,7 +77,7 @@ def discover(
             _add_scope(root, mounts, kept, found, left_out)
     found.sort(key=lambda volume: _order(volume.root))
     volumes = tuple(_volume(number, one, mounts) for number, one in enumerate(found))
-    classes = [(path, PathClass.KEEP) for path in kept]
+    classes = [(path, PathClass.KEEP) for path in (*kept, *swaps)]
     classes += [(_place(path), PathClass.KEEP_CONTENT) for path in keep_content]
     return Scope(
         volumes,

@@ -151,7 +151,7 @@ def nested_subvolumes(fd: int, leave_out: Callable[[bytes], bool] = lambda path:
                     path = prefix + relative
                     if leave_out(path):
                         continue
-                    child = _open_subvolume(parent, relative, identity)
+                    child = open_subvolume(parent, relative, identity)
                     if child is not None:
                         found.append(Nested(path, identity, is_read_only(child)))
                         queue.append((path + b"/", child))
@@ -207,8 +207,8 @@ def _root_references(fd: int) -> list[tuple[int, int]]:
             return references
 
 
-def _open_subvolume(parent: int, relative: bytes, identity: int) -> int | None:
-    """The subvolume at ``relative``, None when something else is seen there. No symlinks, any length of path."""
+def open_subvolume(parent: int, relative: bytes, identity: int) -> int | None:
+    """The subvolume at ``relative``, None when something else is seen there. No links, any length of path."""
     current = os.dup(parent)
     try:
         for name in relative.split(b"/"):
