@@ -86,6 +86,7 @@ class LiveTree(Tree):
 
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
         """See ``Tree.walk``. A path that vanishes meanwhile is not there; other failures raise with the path."""
+        self.forget()  # what was open may have been renamed since
         top = self.lookup(below)
         if top is None:
             return
@@ -278,8 +279,9 @@ class LiveTree(Tree):
     def open_parent(self, path: bytes) -> tuple[int, bytes]:
         """A directory's descriptor and the name by which it holds ``path``; the root is ``.`` in itself.
 
-        The descriptor (O_RDONLY) belongs to the tree and stays open until 32 other directories were asked for.
-        After directories were renamed or replaced call ``forget``. No symbolic link and no mount is passed.
+        The descriptor (O_RDONLY) belongs to the tree and stays open until 32 other directories were asked for or
+        a walk begins. After directories were renamed or replaced call ``forget``. No symbolic link and no mount
+        is passed.
         """
         if path in self._mapped:
             return self._mapped[path], b"."

@@ -1,0 +1,209 @@
+"""What differs between two trees: a merge of their walks, streaming."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Collection, Iterator
+
+from snapbreaker.files.content import same_content, same_sparseness
+from snapbreaker.files.entry import Aspect, Change, Details, Entry
+from snapbreaker.files.links import LinkGroups
+from snapbreaker.files.policy import PathClass, Policy
+from snapbreaker.files.proof import Proof
+from snapbreaker.files.touched import Touched
+from snapbreaker.files.tree import Content, Tree, sort_key
+
+__all__ = ["Proof", "diff"]
+
+_CHANGED_MEANWHILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+_ATTEMPTS = 3
+
+
+def diff(
+    old: Tree,
+    new: Tree,
+    policy: Policy,
+    proof: Proof,
+    below: bytes = b"",
+    *,
+    touched: Collection[bytes] = (),
+) -> Iterator[Change]:
+    """Every path at and below ``below`` that differs, once each.
+
+    Paths come in the order of a walk, except that those which are one of several hard links on either side come
+    last, again in that order: their groups are known only at the end. A directory that was added or removed yields
+    every path below it too; so does one that became something else (or the reverse), after a TYPE of its own.
+
+    An entry whose metadata proves it unchanged (``Proof``) is not looked at; ``touched`` paths, what is below them
+    and their parents always are. ctime, atime, inode and device numbers, and sizes and link counts of directories,
+    never differ by themselves. Of keep-content files content, size and mtime are not compared and hard links not
+    followed; of keep-content directories the mtime is not.
+
+    ``new`` may change meanwhile: a path that vanishes is REMOVED. Raises OSError for anything else.
+    """
+    return _Comparison(old, new, policy, proof.last_ctime(), Touched(touched)).run(below)
+
+
+class _Comparison:
+    def __init__(self, old: Tree, new: Tree, policy: Policy, last_ctime: int, touched: Touched) -> None:
+        self._old, self._new = old, new
+        self._last_ctime, self._touched = last_ctime, touched
+        self._policy = policy if any(c is PathClass.KEEP_CONTENT for _, c in policy.classes) else Policy()
+        self._groups = LinkGroups()
+        self._known: dict[tuple[int, ...], Aspect] = {}
+
+    def run(self, below: bytes) -> Iterator[Change]:
+        olds, news = self._old.walk(below), self._new.walk(below)
+        last_ctime, touched = self._last_ctime, self._touched
+        a, b = next(olds, None), next(news, None)
+        while a is not None and b is not None:
+            if a[0] == b[0]:
+                # mode, uid, gid, size, mtime, ctime, ino, nlink, rdev. The read-only property of a subvolume is
+                # not in its inode, so no ctime tells of it.
+                proven = a[1:10] == b[1:10] and a[6] <= last_ctime and not (a[11] or b[11])
+                if not proven or (touched and touched.covers(a[0])):
+                    yield from self._both(a, b)
+                a, b = next(olds, None), next(news, None)
+            elif sort_key(a[0]) < sort_key(b[0]):
+                yield self._removed(a)
+                a = next(olds, None)
+            else:
+                yield self._added(b)
+                b = next(news, None)
+        while a is not None:
+            yield self._removed(a)
+            a = next(olds, None)
+        while b is not None:
+            yield self._added(b)
+            b = next(news, None)
+        yield from self._groups.changes()
+
+    def _removed(self, entry: Entry) -> Change:
+        if not self._keeps_content(entry.path):
+            self._groups.note(entry, None)
+        return Change(entry.path, entry, None, Aspect.REMOVED)
+
+    def _added(self, entry: Entry) -> Change:
+        if not self._keeps_content(entry.path):
+            self._groups.note(None, entry)
+        return Change(entry.path, None, entry, Aspect.ADDED)
+
+    def _both(self, a: Entry, b: Entry) -> Iterator[Change]:
+        current, aspects = self._settled(a, b)
+        if current is None:
+            yield self._removed(a)
+            return
+        linked = not self._keeps_content(a.path) and self._groups.note(a, current)
+        if linked and not aspects & Aspect.TYPE:
+            self._groups.hold(Change(a.path, a, current, aspects))
+        elif aspects:
+            yield Change(a.path, a, current, aspects)
+
+    def _settled(self, a: Entry, b: Entry) -> tuple[Entry | None, Aspect]:
+        """How ``b`` differs from ``a``, read again when it changes while it is read; None when it vanished."""
+        current: Entry | None = b
+        for attempt in range(_ATTEMPTS):
+            if current is None:
+                break
+            try:
+                return current, self._aspects(a, current)
+            except _NewChanged as change:
+                if attempt + 1 == _ATTEMPTS:
+                    raise change.error from None
+                current = self._new.lookup(b.path)
+        return None, Aspect.NONE
+
+    def _aspects(self, a: Entry, b: Entry) -> Aspect:
+        kept = self._keeps_content(a.path)
+        key = (a.dev, a.ino, b.dev, b.ino, kept)
+        several = a.nlink > 1 and b.nlink > 1 and not a.is_dir
+        if several and key in self._known:
+            return self._known[key]
+        aspects = self._compared(a, b, kept)
+        if several:
+            self._known[key] = aspects
+        return aspects
+
+    def _compared(self, a: Entry, b: Entry, kept: bool) -> Aspect:
+        if stat.S_IFMT(a.mode) != stat.S_IFMT(b.mode) or a.subvolume != b.subvolume:
+            return Aspect.TYPE
+        aspects = self._metadata(a, b) | self._details(a, b)
+        if kept and (a.is_file or a.is_dir):
+            return aspects & ~Aspect.MTIME
+        if not a.is_file:
+            return aspects
+        return aspects | self._content(a, b)
+
+    @staticmethod
+    def _metadata(a: Entry, b: Entry) -> Aspect:
+        aspects = Aspect.NONE
+        if a.mode != b.mode:
+            aspects |= Aspect.MODE
+        if a.uid != b.uid or a.gid != b.gid:
+            aspects |= Aspect.OWNER
+        if a.mtime_ns != b.mtime_ns:
+            aspects |= Aspect.MTIME
+        if a.rdev != b.rdev:
+            aspects |= Aspect.DEVICE
+        return aspects
+
+    def _details(self, a: Entry, b: Entry) -> Aspect:
+        new = self._details_of_new(b)
+        old = self._old.details(a)
+        aspects = Aspect.NONE
+        if old == new:
+            return aspects
+        if old.flags != new.flags or old.read_only != new.read_only:
+            aspects |= Aspect.FLAGS
+        if old.project != new.project:
+            aspects |= Aspect.PROJECT
+        if old.xattrs != new.xattrs:
+            aspects |= Aspect.XATTRS
+        if old.target != new.target:
+            aspects |= Aspect.TARGET
+        return aspects
+
+    def _content(self, a: Entry, b: Entry) -> Aspect:
+        if a.size != b.size:
+            return Aspect.CONTENT
+        if a.size == 0:
+            return Aspect.NONE
+        new = self._content_of_new(b)
+        try:
+            old = self._old.content(a)
+            try:
+                if not same_content(old, new):
+                    return Aspect.CONTENT
+                return Aspect.NONE if same_sparseness(old, new) else Aspect.SPARSE
+            finally:
+                old.close()
+        finally:
+            new.close()
+
+    def _details_of_new(self, entry: Entry) -> Details:
+        try:
+            return self._new.details(entry)
+        except OSError as error:
+            raise _judged(error) from None
+
+    def _content_of_new(self, entry: Entry) -> Content:
+        try:
+            return self._new.content(entry)
+        except OSError as error:
+            raise _judged(error) from None
+
+    def _keeps_content(self, path: bytes) -> bool:
+        return bool(self._policy.classes) and self._policy.of(path) is PathClass.KEEP_CONTENT
+
+
+class _NewChanged(Exception):
+    """A path of the new tree is no longer what the walk saw."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _judged(error: OSError) -> Exception:
+    return _NewChanged(error) if error.errno in _CHANGED_MEANWHILE else error
