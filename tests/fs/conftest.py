@@ -9,7 +9,8 @@ from typing import Protocol
 
 import pytest
 
-from tests.lab import loopfs, sessions
+from tests.lab import debian, loopfs, sessions
+from tests.lab.tool import Tool, cgroups
 
 
 class MakeFilesystem(Protocol):
@@ -69,3 +70,37 @@ def ext4(make_filesystem: MakeFilesystem) -> loopfs.LoopFilesystem:
 @pytest.fixture
 def xfs(make_filesystem: MakeFilesystem) -> loopfs.LoopFilesystem:
     return make_filesystem("xfs")
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Iterator[Tool]:
+    """snapbreaker with a store and a lock of its own. It must leave no cgroup behind."""
+    before = cgroups()
+    called = Tool(tmp_path)
+    yield called
+    called.close()
+    left = {name for name in cgroups() - before if name.removeprefix("snapbreaker-") in _ids(called)}
+    assert not left, f"cgroups are left: {left}"
+
+
+def _ids(called: Tool) -> set[str]:
+    return {entry.name for entry in called.store.iterdir()} if called.store.exists() else set()
+
+
+@pytest.fixture
+def debian_root(filesystem: loopfs.LoopFilesystem) -> Path:
+    """A Debian root in a directory of each filesystem."""
+    if reason := debian.missing():
+        pytest.skip(reason)
+    root = filesystem.path / "root"
+    debian.unpack(root)
+    return root
+
+
+@pytest.fixture
+def ext4_debian(ext4: loopfs.LoopFilesystem) -> Path:
+    """A Debian root in a directory of an ext4, for what does not depend on the filesystem."""
+    if reason := debian.missing():
+        pytest.skip(reason)
+    debian.unpack(ext4.path / "root")
+    return ext4.path / "root"

@@ -1,0 +1,98 @@
+"""A filesystem that is full when the checkpoint is made, or becomes full while the command runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import comparer
+from tests.fs.conftest import MakeFilesystem
+from tests.lab import hostile
+from tests.lab.loopfs import FSTYPES, LoopFilesystem
+from tests.lab.tool import Tool
+
+MIB = 1 << 20
+
+
+def fill(path: Path) -> None:
+    """Write to ``path`` until the filesystem has no byte left."""
+    with path.open("wb", buffering=0) as file:
+        for size in (MIB, 4096, 1):
+            _write_until_full(file.fileno(), b"f" * size)
+        os.fsync(file.fileno())
+
+
+def _write_until_full(fd: int, block: bytes) -> None:
+    while True:
+        try:
+            os.write(fd, block)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return
+
+
+@pytest.fixture(params=FSTYPES)
+def small(request: pytest.FixtureRequest, make_filesystem: MakeFilesystem) -> LoopFilesystem:
+    return make_filesystem(request.param, size=320 * MIB)
+
+
+def test_full_at_create(tool: Tool, make_filesystem: MakeFilesystem) -> None:
+    """ext4 has no other way than to copy, and no place for it: the command is not started."""
+    filesystem = make_filesystem("ext4", size=64 * MIB)
+    root = filesystem.path / "root"
+    root.mkdir()
+    (root / "big").write_bytes(os.urandom(20 * MIB))
+    fill(filesystem.path / "ballast")
+    before = comparer.snapshot(filesystem.path)
+    result = tool.run(root, "touch", root / "started")
+    assert result.status == 4, result.stderr
+    assert b"space" in result.stderr
+    assert comparer.differences(before, comparer.snapshot(filesystem.path)) == []
+    assert not (filesystem.path / ".snapbreaker").exists()
+    assert tool.checkpoints() == []
+
+
+def test_full_at_create_anywhere(tool: Tool, small: LoopFilesystem) -> None:
+    """Either it is refused and nothing was done, or the run is guarded as ever."""
+    root = small.path / "root"
+    root.mkdir()
+    (root / "file").write_text("before")
+    fill(small.path / "ballast")
+    before = comparer.snapshot(small.path)
+    result = tool.run(root, "sh", "-c", f"rm {root}/file; exit 1")
+    assert result.status in (1, 4), result.stderr
+    assert comparer.differences(before, comparer.snapshot(small.path)) == []
+
+
+def test_filled_by_the_command(tool: Tool, small: LoopFilesystem) -> None:
+    root = small.path / "root"
+    hostile.seed(root)
+    before = comparer.snapshot(small.path)
+    script = f"rm -rf {root}/content {root}/kinds; cat /dev/zero > {root}/flood"
+    result = tool.run(root, "sh", "-c", script)
+    assert result.status == 1, result.stderr
+    assert comparer.differences(before, comparer.snapshot(small.path)) == []
+
+
+def test_filled_by_another_process(tool: Tool, small: LoopFilesystem) -> None:
+    """Space that the rollback cannot win back is taken while the command runs: exact, or said to be not."""
+    root = small.path / "root"
+    hostile.seed(root)
+    before = comparer.snapshot(root)
+    process = tool.start(
+        "run", "--scope", root, "--", "sh", "-c", f"rm -rf {root}/content; echo ready; read x; exit 1", stdin=-1
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    fill(small.path / "ballast")
+    _, stderr = process.communicate(b"go\n", timeout=60)
+    found = comparer.differences(before, comparer.snapshot(root))
+    assert process.returncode == (3 if found else 1), (stderr, found)
+    if found:
+        (small.path / "ballast").unlink()
+        assert tool("rollback", "--last", "--yes").status == 0
+        assert comparer.differences(before, comparer.snapshot(root)) == []
