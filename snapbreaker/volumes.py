@@ -59,8 +59,8 @@ def discover(
     """The volumes of the directories ``scopes``, outermost first.
 
     ``keep`` and ``excluded`` (records) are neither recorded nor touched, of ``keep_content`` growth stays; they
-    may lie anywhere and need not exist. Active swap files are kept. Raises UsageError for a scope that is no directory, is the kernel's own
-    (/proc, /sys …) or is kept as a whole, CheckpointError where /proc cannot be read.
+    may lie anywhere and need not exist. Active swap files are kept. Raises UsageError for a scope that is no
+    directory, is the kernel's own (/proc, /sys …) or is kept as a whole, CheckpointError without /proc.
     """
     roots = [_directory(scope) for scope in scopes]
     kept = [_place(path) for path in (*keep, *excluded)]

@@ -1,0 +1,34 @@
+"""The files as the snapshots show them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+
+from snapbreaker.files.live import LiveTree
+from snapbreaker.files.policy import Policy
+
+
+class SnapshotTree(LiveTree):
+    """One tree of several snapshots: each nested subvolume is read from its own.
+
+    ``tops`` are descriptors of the tops of the snapshots by relative path, the volume's root among them (``b""``)
+    when it is the top of a subvolume. They belong to the tree from then on.
+    """
+
+    def __init__(self, root: bytes, policy: Policy, skip: Collection[bytes], tops: Mapping[bytes, int]) -> None:
+        nested = {path: fd for path, fd in tops.items() if path}
+        self._top = tops.get(b"", -1)
+        self._tops = dict(tops)
+        super().__init__(root, policy, skip=skip, subvolumes=nested)
+
+    def subvolume_fd(self, path: bytes) -> int | None:
+        """The top of the read-only snapshot of the subvolume at ``path``; the caller closes it."""
+        fd = self._tops.get(path)
+        return None if fd is None else os.dup(fd)
+
+    def close(self) -> None:
+        if self._top >= 0:
+            os.close(self._top)
+        self._top, self._tops = -1, {}
+        super().close()
