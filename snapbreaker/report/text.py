@@ -30,7 +30,7 @@ from snapbreaker.report.wording import (
     wrapped,
 )
 
-WIDTH = 80
+WIDTH, NARROWEST = 80, 60
 LABEL = 10
 NOTES_SHOWN = 10
 ISSUES_SHOWN = 20
@@ -74,7 +74,7 @@ def coloured(content: Block) -> str:
 
 
 def block(report: Report, width: int = WIDTH) -> Block:
-    content = Block(max(40, width))
+    content = Block(max(NARROWEST, width))
     if report.checkpoint_status is CheckpointStatus.FAILED:
         _alarm(content)
     if report.outcome is Outcome.NOT_STARTED:

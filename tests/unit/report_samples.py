@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from snapbreaker.issue import Issue, IssueType
@@ -75,6 +76,7 @@ def tripped(**changed: Any) -> Report:
         left_out=[PathNote("/srv/app/nfs", "nfs4 is not a local filesystem")],
         displaced="/srv/app/.snapbreaker/000007-20261123T170000/restore.1",
         record="/var/lib/snapbreaker/000007-20261123T170000",
+        warnings=["the clock was set back by 3 s during the run"],
     )
     return dataclasses.replace(report, **changed)
 
@@ -128,4 +130,25 @@ def timed_out() -> Report:
     return tripped(issue=silence, outcome=Outcome.REBOOT_PENDING, exit_code=5, compared=[])
 
 
-ALL = (tripped, failed, committed, observed, not_started, timed_out)
+def died() -> Report:
+    """The command was ended by a signal; a sh script before had said 1."""
+    issue = Issue(IssueType.EXIT, "killed by SIGSEGV", "exit", time=START + 13.2, signal=11, status=1)
+    return tripped(issue=issue, signal=11, status=1)
+
+
+def undone() -> Report:
+    """`snapbreaker rollback` of a committed run."""
+    return tripped(
+        verb="rollback",
+        invocation=["snapbreaker", "rollback", "--last"],
+        record="/srv/store/000007-20261123T170000",
+        exit_code=0,
+        issue=None,
+        before=[],
+        after=[],
+        halt=None,
+    )
+
+
+Sample = Callable[[], Report]
+ALL: tuple[Sample, ...] = (tripped, failed, committed, observed, not_started, timed_out, died, undone)

@@ -1,0 +1,91 @@
+"""The allow rule and the commands that a report proposes really work when pasted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapbreaker.issue import Issue, IssueType
+from snapbreaker.monitor.packs import parse_pack
+from snapbreaker.monitor.rules import RuleSet
+from snapbreaker.report import plan
+from tests.unit import report_samples as samples
+
+LINES = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1, max_size=700)
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("ERROR: migration 42 failed", "ERROR: migration 1043 failed"),
+        ("WARNING: commit 3f2a9bc41d is (very) old", "WARNING: commit deadbeef00 is (very) old"),
+        ("W: 12:01:59 took 0.3 s [a+b]*", "W: 03:11:00 took 12.25 s [a+b]*"),
+        ("warning: C:\\new^$ {1}", "warning: C:\\new^$ {22}"),
+    ],
+)
+def test_a_pattern_fits_the_line_with_other_numbers_and_nothing_else(line: str, other: str) -> None:
+    pattern = re.compile(plan.allow_pattern(line))
+    assert pattern.fullmatch(line)
+    assert pattern.fullmatch(other)
+    assert not pattern.fullmatch(line + " and more")
+    assert not pattern.fullmatch("x" + line)
+    assert not pattern.fullmatch(line.replace(":", ";"))
+
+
+def test_patterns_stay_readable() -> None:
+    assert plan.allow_pattern("E: a-b c #1 (x)") == r"^E: a-b c #\d+ \(x\)$"
+
+
+@given(LINES)
+def test_the_rule_can_be_read_and_allows_its_line(line: str) -> None:
+    """With the real rule engine: pasted into a file of its own."""
+    pack = parse_pack(plan.allow_rule(line), "allow.toml", "allow")
+    trip = parse_pack('[[rule]]\nname = "any"\ntype = "ERROR"\npattern = ".+"', "trip.toml", "trip")
+    assert RuleSet([trip, pack]).judge(line, set()) is None
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs"])))
+def test_toml_strings_are_read_back(text: str) -> None:
+    assert tomllib.loads(f"x = {plan.toml_string(text)}")["x"] == text
+
+
+def test_the_retry_command_repeats_the_run_as_it_was_called() -> None:
+    report = samples.tripped(
+        invocation=["./scripts/snapbreaker", "--store", "/srv/my store", "run", "--scope", "/srv"],
+        record="/srv/my store/000007-20261123T170000",
+        cwd="/srv/a b",
+        command=["sh", "-c", "echo $X"],
+    )
+    assert shlex.split(plan.retry_command(report)) == [
+        *("cd", "/srv/a b", "&&", "./scripts/snapbreaker", "--store", "/srv/my store", "run", "--scope", "/srv"),
+        *("--rules", "allow.toml", "--", "sh", "-c", "echo $X"),
+    ]
+    assert plan.own_command(report, "verify", "7") == "./scripts/snapbreaker --store '/srv/my store' verify 7"
+
+
+def test_a_rules_file_that_is_given_already_is_not_given_twice() -> None:
+    for words in (["--rules", "allow.toml"], ["--rules=allow.toml"]):
+        report = samples.tripped(invocation=["snapbreaker", "run", *words])
+        assert plan.retry_command(report).count("allow.toml") == 1
+
+
+def test_a_run_with_its_own_directory_is_retried_from_where_it_was_called() -> None:
+    report = samples.tripped(invocation=["snapbreaker", "run", "--cwd", "app"])
+    assert plan.retry_command(report).startswith("snapbreaker run --cwd app ")
+
+
+@pytest.mark.parametrize("kind", list(IssueType))
+def test_there_is_advice_for_every_type(kind: IssueType) -> None:
+    with_line = samples.tripped(issue=Issue(kind, "why", "rule", "a line", "stdout", 1))
+    without = samples.tripped(issue=Issue(kind, "why", "rule"))
+    assert plan.advice(with_line)
+    assert plan.advice(without)
+    assert not plan.can_be_allowed(without.issue)
+    assert plan.can_be_allowed(with_line.issue) == (
+        kind in (IssueType.ERROR, IssueType.WARNING, IssueType.SKIP, IssueType.UNEXPECTED)
+    )
