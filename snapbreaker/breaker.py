@@ -25,10 +25,11 @@ from snapbreaker.errors import CommandNotExecutable, CommandNotFound
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.monitor.judge import Judge
-from snapbreaker.monitor.monitor import Monitor, RunSpec, Watched
+from snapbreaker.monitor.monitor import Monitor
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.monitor.rules import RuleSet
 from snapbreaker.monitor.spawn import resolve_command
+from snapbreaker.monitor.watched import RunSpec, Watched
 from snapbreaker.narrator import Narrator
 from snapbreaker.output_log import OutputLog
 from snapbreaker.preflight import preflight
@@ -59,7 +60,6 @@ class RunRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     invocation: Sequence[str] = ("snapbreaker", "run")  # as typed, without the command
-    relay: bool = True  # pass the output on to our own standard output and error
     retention: Retention = field(default_factory=Retention)
 
 
@@ -70,9 +70,10 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     preflight(store)
     with interruptible():
         record = _checkpoint(request, store, lifeline, narrator)
+    tree = ProcessTree.create(record.id)
     story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
     try:
-        watched = _watch(request, spec, record, lifeline, story)
+        watched = _watch(request, spec, tree, lifeline, story)
     except (CommandNotFound, CommandNotExecutable):
         discard(record)
         raise
@@ -83,8 +84,9 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     with deferred():
         done = commit(record) if issue is None else issue
         if isinstance(done, Issue):
-            return _halted(record, done, story)
+            return _halted(record, done, tree, story)
         story.committed = done
+        tree.release()
         code = conclude(record, story)
         _prune(store, request.retention)
         return code
@@ -109,9 +111,9 @@ def _checkpoint(request: RunRequest, store: Store, lifeline: Lifeline, narrator:
     return record
 
 
-def _watch(request: RunRequest, spec: RunSpec, record: Record, lifeline: Lifeline, story: Story) -> Watched:
+def _watch(request: RunRequest, spec: RunSpec, tree: ProcessTree, lifeline: Lifeline, story: Story) -> Watched:
     """Run the command under the monitor. Afterwards, if it tripped, none of its processes is left."""
-    tree = ProcessTree.create(record.id)
+    record, narrator = story.record, story.narrator
     judge = Judge(request.rules, strict=request.strict)
     log = OutputLog(record.path)
     # Durable before the command starts: whoever finds "running" knows that there may be processes to kill.
@@ -127,20 +129,22 @@ def _watch(request: RunRequest, spec: RunSpec, record: Record, lifeline: Lifelin
         spec,
         judge,
         tree,
-        sinks=[log, story.narrator],
+        sinks=[log],
         watch_fds={lifeline.supervisor_fd: supervisor_died},
-        on_started=lambda pid: story.narrator.running(record, pid),
+        on_started=lambda pid: narrator.running(record, pid),
+        relays=narrator.relays(),
     ).run()
     log.close()
     story.watched = watched
-    if watched.issue is None:
-        tree.release()
     return watched
 
 
-def _halted(record: Record, issue: Issue, story: Story) -> int:
-    """The breaker is open: everything is dead already. Put back, prove, report."""
+def _halted(record: Record, issue: Issue, tree: ProcessTree, story: Story) -> int:
+    """The breaker is open. What still runs (a late issue: of what the command left running) dies; then put back,
+    prove, report.
+    """
     story.issue = issue
+    story.halted(tree)
     record.enter(State.TRIPPED, issue=issue.as_dict(), **story.facts())
     story.narrator.tripped(record, story)
     story.outcome = roll_back(record, Goal(), story.narrator.progress, story.survivors())

@@ -13,7 +13,8 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.commit import Committed
 from snapbreaker.exits import Exit
 from snapbreaker.issue import Issue, IssueType
-from snapbreaker.monitor.monitor import Watched
+from snapbreaker.monitor.process_tree import ProcessTree
+from snapbreaker.monitor.watched import Watched
 from snapbreaker.narrator import Narrator
 from snapbreaker.report import model
 from snapbreaker.report.model import (
@@ -59,6 +60,13 @@ class Story:
         """What speaks against a rollback from the start: processes that could not be killed may go on writing."""
         halt = self.halt()
         return [f"process {each.pid} ({each.comm}) is still alive" for each in halt.survivors] if halt else []
+
+    def halted(self, tree: ProcessTree) -> None:
+        """Make sure that nothing of ``tree`` runs any more; the monitor has done so already unless it is late."""
+        if self.watched is not None and self.watched.kill is None:
+            self.watched.freeze = tree.freeze()
+            self.watched.kill = tree.kill()
+        tree.remove()
 
     def facts(self) -> dict[str, Any]:
         """What the state file keeps of a trip, so that whoever finishes the rollback can report it."""

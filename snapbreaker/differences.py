@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.diff import Proof
 from snapbreaker.files.entry import Aspect, Change
+from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import sort_key
 from snapbreaker.report.model import absolute, aspect_names
 from snapbreaker.rollback import Goal, live_tree, pending, source

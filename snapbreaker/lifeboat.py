@@ -62,7 +62,9 @@ def _script(boat: Path, libraries: list[str], store: Path) -> str:
     words = [f"{boat}/lib/{os.path.basename(loader)}", "--library-path", f"{boat}/lib", f"{boat}/lib/python"]
     words += ["-S", "-s", "-B", "-m", "snapbreaker", "--store", str(store)]
     line = " ".join(shlex.quote(word) for word in words)
-    return f'#!/bin/sh\nPYTHONHOME={shlex.quote(str(boat))} PYTHONPATH={shlex.quote(path)} {line} "${{@:-recover}}"\n'
+    return (
+        f'#!/bin/sh\nPYTHONHOME={shlex.quote(str(boat))} PYTHONPATH={shlex.quote(path)} {line} "${{@:-recover}}"\n'
+    )
 
 
 def _libraries() -> list[str]:
@@ -78,7 +80,7 @@ def _libraries() -> list[str]:
 
 def _modules() -> dict[str, str]:
     """Where the source of each loaded module belongs (relative), and where it lies now."""
-    found = {name: path for name, path in _archives().items()}
+    found = dict(_archives())
     for name, module in list(sys.modules.items()):
         source = getattr(module, "__file__", None)
         if not source or not source.endswith(".py") or not os.path.isfile(source) or name == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from snapbreaker.errors import SnapbreakerError
+from snapbreaker.monitor.streams import Relay
 from snapbreaker.report import events
 from snapbreaker.report.event_writer import EventWriter
 from snapbreaker.report.model import Outcome, Report
@@ -25,7 +27,7 @@ class Narrator(Protocol):
     def progress(self, phase: str, entries: int, octets: int = 0) -> None: ...
     def checkpointed(self, record: Record) -> None: ...
     def running(self, record: Record, pid: int) -> None: ...
-    def output(self, source: str, data: bytes) -> None: ...
+    def relays(self) -> Mapping[str, Relay] | None: ...
     def confirming(self, record: Record, seconds: float) -> None: ...
     def tripped(self, record: Record, story: Story) -> None: ...
     def finished(self, report: Report) -> None: ...
@@ -77,8 +79,8 @@ class TextNarrator:
         if self.verbosity > 0:
             self.say(f"running, pid {pid}")
 
-    def output(self, source: str, data: bytes) -> None:
-        """The monitor passes the command's output through by itself."""
+    def relays(self) -> None:
+        """The command's output goes to our own standard output and error, as it is."""
 
     def confirming(self, record: Record, seconds: float) -> None:
         self.say(f"confirm within {seconds:g} s: snapbreaker confirm {record.id}  (otherwise it is rolled back)")
@@ -118,6 +120,7 @@ class EventNarrator:
     """One JSON object a line on standard output (docs/events.md)."""
 
     def __init__(self, fd: int = 1) -> None:
+        self._fd = fd
         self._writer = EventWriter(fd)
         self._shown = 0.0
         self._began = time.monotonic()
@@ -152,8 +155,10 @@ class EventNarrator:
     def running(self, record: Record, pid: int) -> None:
         self._writer.write(events.Running(pid))
 
-    def output(self, source: str, data: bytes) -> None:
-        self._writer.output(source, data)
+    def relays(self) -> dict[str, Relay]:
+        """The command's output goes out as events; a slow reader holds back the command, not the monitor."""
+        relay = Relay(self._fd, self._writer.encode_output)
+        return dict.fromkeys(("stdout", "stderr", "pty"), relay)
 
     def confirming(self, record: Record, seconds: float) -> None:
         text = f"waiting {seconds:g} s for `snapbreaker confirm {record.id}`"

@@ -13,7 +13,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.signals import Interrupted, interruptible
 
 if TYPE_CHECKING:
-    from snapbreaker.monitor.monitor import RunSpec
+    from snapbreaker.monitor.watched import RunSpec
 
 CHECK_SECONDS = 60.0
 POLL_SECONDS = 0.1

@@ -17,7 +17,7 @@ from snapbreaker.checkpoint.record import Meta, Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.errors import CheckpointError, SnapbreakerError
-from snapbreaker.files.diff import Proof
+from snapbreaker.files.proof import Proof
 from snapbreaker.progress import Progress, silent
 from snapbreaker.volumes import Scope, discover
 

@@ -12,8 +12,8 @@ from snapbreaker.backend import Stored, Volume
 from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.states import SETTLED, State, check_edge
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.diff import Proof
 from snapbreaker.files.policy import PathClass, Policy
+from snapbreaker.files.proof import Proof
 from snapbreaker.linux.durable import read_json, write_json
 
 FORMAT = 1

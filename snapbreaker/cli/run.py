@@ -83,7 +83,6 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         env=dict(_assignment(text) for text in options["env"]),
         note=options["note"],
         invocation=_invocation(command),
-        relay=not options["as_json"],
     )
     store = settings.store
     narrator = narrator_for(options["as_json"], settings.verbosity)

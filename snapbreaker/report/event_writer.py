@@ -34,7 +34,7 @@ class EventWriter:
         """Write one event, stamped with the time and the id."""
         with self._lock:
             self._flush_tails()
-            self._write(event.event, asdict(event))
+            self._put(self._line(event.event, asdict(event)))
 
     def output(self, source: str, data: bytes) -> None:
         """Write a piece of output (an ``OutputSink`` of the monitor).
@@ -42,35 +42,44 @@ class EventWriter:
         An incomplete UTF-8 character at its end waits for the source's next piece or the next other event.
         """
         with self._lock:
-            data = self._tails.pop(source, b"") + data
-            end = len(data) - incomplete_tail(data)
-            if end < len(data):
-                self._tails[source] = data[end:]
-            if end:
-                self._write_output(source, data[:end])
+            self._put(self._encode_output(source, data))
+
+    def encode_output(self, source: str, data: bytes) -> bytes:
+        """The event of a piece of output, for somebody else to write; as ``output`` otherwise."""
+        with self._lock:
+            return self._encode_output(source, data)
 
     def progress(self, phase: str, entries: int, octets: int = 0) -> None:
         """The ``Progress`` of long work."""
         self.write(Progress(phase, entries, octets))
 
+    def _encode_output(self, source: str, data: bytes) -> bytes:
+        data = self._tails.pop(source, b"") + data
+        end = len(data) - incomplete_tail(data)
+        if end < len(data):
+            self._tails[source] = data[end:]
+        return self._output_line(source, data[:end]) if end else b""
+
     def _flush_tails(self) -> None:
         while self._tails:
-            self._write_output(*self._tails.popitem())
+            self._put(self._output_line(*self._tails.popitem()))
 
-    def _write_output(self, source: str, data: bytes) -> None:
+    def _output_line(self, source: str, data: bytes) -> bytes:
         try:
             content = {"text": data.decode("utf-8")}
         except UnicodeDecodeError:
             content = {"base64": base64.b64encode(data).decode("ascii")}
-        self._write(Output.event, {"source": source, **content})
+        return self._line(Output.event, {"source": source, **content})
 
-    def _write(self, kind: str, body: dict[str, Any]) -> None:
-        if self.broken is not None:
-            return
+    def _line(self, kind: str, body: dict[str, Any]) -> bytes:
         head = {"event": kind, "time": round(time.time(), 6), "id": self.id}
-        line = json.dumps({**head, **body}, separators=(",", ":")) + "\n"
+        return (json.dumps({**head, **body}, separators=(",", ":")) + "\n").encode("ascii")
+
+    def _put(self, line: bytes) -> None:
+        if self.broken is not None or not line:
+            return
         try:
-            write_all(self._fd, line.encode("ascii"))
+            write_all(self._fd, line)
         except OSError as error:
             self.broken = error
 

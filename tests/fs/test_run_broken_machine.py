@@ -10,7 +10,6 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["ext4", "btrfs"])
-def machine(request: pytest.FixtureRequest, make_filesystem: MakeFilesystem, bundle: Path) -> Iterator[Path]:
+def machine(request: pytest.FixtureRequest, make_filesystem: MakeFilesystem, bundle: Path) -> Path:
     if reason := debian.missing():
         pytest.skip(reason)
     root = make_filesystem(request.param, size=3 << 30).path

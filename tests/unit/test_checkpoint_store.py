@@ -14,7 +14,7 @@ from snapbreaker.checkpoint.retention import Retention
 from snapbreaker.checkpoint.states import EDGES, SETTLED, IllegalTransition, State, check_edge
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.errors import CheckpointError, UsageError
-from snapbreaker.files.diff import Proof
+from snapbreaker.files.proof import Proof
 from snapbreaker.files.policy import PathClass, Policy
 
 DEAD = Owner(pid=1 << 22, start=1, boot="another boot")
