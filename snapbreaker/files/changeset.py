@@ -164,8 +164,8 @@ def _decode(data: memoryview) -> Iterator[Record]:
         if not data[at - 1]:
             yield Record(path, Kind(kind), Aspect(aspects), domain=domain, slot=slot, after=after)
             continue
-        *numbers, subvolume = take(_ENTRY)
-        entry = Entry(path, *numbers)._replace(subvolume=bool(subvolume))
+        mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, subvolume = take(_ENTRY)
+        entry = Entry(path, mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, bool(subvolume))
         flags, project, read_only, count = take(_DETAILS)
         target = text()
         xattrs = tuple((text(), text()) for _ in range(count))

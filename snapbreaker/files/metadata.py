@@ -1,7 +1,7 @@
 """Making an inode's metadata what it was.
 
-The order matters: chown(2) clears setuid bits and file capabilities, chmod(2) changes an ACL's mask, and an immutable
-file refuses everything. So: owner, mode, xattrs, project, flags, mtime, and the flags that lock the file last.
+The order matters: chown(2) clears setuid bits and file capabilities, chmod(2) changes an ACL's mask, and an
+immutable file refuses everything. So: owner, mode, xattrs, project, flags, mtime, and what locks the file last.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ def settle(fd: int, entry: Entry, details: Details, *, locked: bool = True) -> N
 
     Without ``locked`` the flags that forbid further changes stay cleared. Raises OSError.
     """
+    if entry.subvolume:
+        ops.set_subvolume_read_only(fd, False)
     flags = get_flags(fd)
     if flags & LOCKS:
-        ops.set_flags(fd, flags & ~LOCKS)
         flags &= ~LOCKS
+        ops.set_flags(fd, flags)
     _settle_owner(fd, entry)
     _settle_xattrs(fd, details.xattrs)
     if stat.S_IMODE(os.fstat(fd).st_mode) != stat.S_IMODE(entry.mode):  # an ACL can take the setgid bit along
@@ -67,7 +69,7 @@ def settle_new(fd: int, entry: Entry, details: Details) -> None:
         ops.chmod(fd, entry.mode)
     if details.project:
         ops.set_project(fd, details.project)
-    if details.flags & ~(LOCKS | FLAG_NOCOW) or get_flags(fd) != details.flags & ~LOCKS:
+    if details.flags & ~LOCKS:
         ops.set_flags(fd, details.flags & ~LOCKS)
     ops.set_mtime(fd, entry.mtime_ns)
 

@@ -121,8 +121,7 @@ def _in_place(change: Change, old: Tree, live: Tree, serving: dict[Inode, Inode]
     was, now = change.old, change.new
     if was is None or now is None or change.aspects & _ANEW or not (was.is_dir or was.is_file):
         return None
-    grouped = not was.is_dir and (was.nlink > 1 or change.aspects & Aspect.LINKS)
-    if grouped and serving.get(_inode(was)) != _inode(now):
+    if change.aspects & Aspect.LINKS and serving.get(_inode(was)) != _inode(now):
         return None
     details, present = old.details(was), live.details(now)
     if was.is_file and (present.flags ^ details.flags) & FLAG_NOCOW:

@@ -1,0 +1,93 @@
+"""The end of a restore: metadata, from the leaves up, since every change inside a directory changes its mtime."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+
+from snapbreaker.files import metadata
+from snapbreaker.files.live import LiveTree
+from snapbreaker.files.locks import Locks
+from snapbreaker.files.plan import Action, Plan, Step
+from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.linux import btrfs
+from snapbreaker.progress import Progress
+
+_STEPS_PER_REPORT = 1000
+
+
+class Finish:
+    """Gives what stayed, every directory, and what has locks their metadata."""
+
+    def __init__(self, old: Tree, live: LiveTree, plan: Plan, locks: Locks) -> None:
+        self._old, self._live, self._plan, self._locks = old, live, plan, locks
+
+    def run(self, touched: Iterable[bytes], projects: set[bytes], progress: Progress) -> None:
+        """``touched`` are directories in which names changed, ``projects`` paths with a borrowed project id.
+
+        A step that fails has its ``failure`` set; other paths are added to the plan's failures.
+        """
+        todo: dict[bytes, Step | None] = dict.fromkeys([*touched, *self._locks.lifted])
+        for step in self._plan.steps:
+            if not step.failure and _unfinished(step, projects):
+                todo[step.path] = step
+            elif not step.failure and step.path in todo:
+                del todo[step.path]  # gone, or new with all that it needs
+        for count, path in enumerate(sorted(todo, key=sort_key, reverse=True)):
+            if count % _STEPS_PER_REPORT == 0:
+                progress("finish", count)
+            self._finish(path, todo[path])
+
+    def _finish(self, path: bytes, step: Step | None) -> None:
+        try:
+            if step is None:
+                self._put_right(path)
+            else:
+                self._settle(step)
+        except OSError as error:
+            text = f"metadata cannot be restored: {error.strerror}"
+            if step is not None:
+                step.failure = text
+            else:
+                self._plan.failures[path] = text
+
+    def _settle(self, step: Step) -> None:
+        try:
+            self._settle_once(step)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EROFS) or not self._locks.lift(step.path):
+                raise
+            self._settle_once(step)
+
+    def _settle_once(self, step: Step) -> None:
+        fd = self._live.open_entry(step.old)
+        try:
+            expected = btrfs.ROOT_INODE if step.old.subvolume else step.inode
+            if os.fstat(fd).st_ino != expected:
+                raise OSError(errno.ESTALE, "it changed meanwhile")
+            metadata.settle(fd, step.old, step.details)
+        finally:
+            os.close(fd)
+
+    def _put_right(self, path: bytes) -> None:
+        """A path that was only touched: a directory gets its mtime back, anything the locks that it had."""
+        wanted, now = self._old.lookup(path), self._live.lookup(path)
+        if wanted is not None and now is not None and wanted.is_dir and now.is_dir:
+            fd = self._live.open_entry(now)
+            try:
+                metadata.settle_mtime(fd, wanted.mtime_ns)
+            finally:
+                os.close(fd)
+        if path in self._locks.lifted:
+            self._locks.put_back(path)
+
+
+def _unfinished(step: Step, projects: set[bytes]) -> bool:
+    if step.action is Action.METADATA:
+        return True
+    if step.action is Action.DISPLACE:
+        return False
+    if step.old.is_file:
+        return bool(step.details.flags & metadata.LOCKS) or step.path in projects
+    return step.old.is_dir

@@ -1,0 +1,148 @@
+"""Making the live tree what it was: plan, stage, swap, finish.
+
+Until the swap nothing live is changed. In the swap every path changes by one rename(2), and what was there lies in
+a slot afterwards. Whatever ends the work, another attempt with a new comparison takes it to the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from snapbreaker.errors import RestoreError
+from snapbreaker.files import changeset, ops
+from snapbreaker.files.changeset import ABSENT, Kind, Record, fingerprint
+from snapbreaker.files.entry import Aspect, Change, Entry
+from snapbreaker.files.finish import Finish
+from snapbreaker.files.live import LiveTree
+from snapbreaker.files.locks import Locks
+from snapbreaker.files.plan import Action, Plan, Step, make_plan
+from snapbreaker.files.room import Room
+from snapbreaker.files.stage import Stage
+from snapbreaker.files.staging import Staging
+from snapbreaker.files.swap import Swap
+from snapbreaker.files.tree import Tree
+from snapbreaker.progress import Progress, silent
+
+PLAN = b"plan"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A path that is not what it was, and why."""
+
+    path: bytes
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did. ``failures`` is empty when every change was undone.
+
+    ``placed`` paths came back (``linked`` of them as a further link), ``displaced`` went into slots, of
+    ``settled`` the metadata was put right in place; ``octets`` are the sizes of the files that came back.
+    ``deleted`` files that the run had added are gone for want of space. ``stage`` is the directory that keeps
+    what was displaced.
+    """
+
+    stage: str
+    placed: int
+    linked: int
+    displaced: int
+    settled: int
+    octets: int
+    deleted: tuple[bytes, ...]
+    failures: tuple[Failure, ...]
+
+
+def restore(
+    old: Tree,
+    live: LiveTree,
+    changes: Iterable[Change],
+    stage: Stage,
+    progress: Progress = silent,
+    *,
+    make_room: bool = False,
+) -> Restored:
+    """Make each path of ``changes``, a fresh comparison of ``live`` with ``old``, what it is in ``old``.
+
+    With ``make_room`` files that the run added are deleted, largest first, where the filesystem is too full to
+    stage what must come back. Closes ``stage``. System calls only.
+
+    Raises RestoreError when nothing could be done, in which case nothing was changed (files deleted by
+    ``make_room`` apart). A path that fails is listed in the result, and the others go on.
+    """
+    changes = list(changes)
+    room = Room(live, changes if make_room else ())
+    plan = make_plan(old, live, changes, live.held())
+    try:
+        room.make(stage.open)
+        stage.clean(live.root_fd)
+        return _restore(old, live, stage, plan, room, progress)
+    except OSError as error:
+        what = os.fsdecode(error.filename) if error.filename else "a system call"
+        raise RestoreError(
+            f"cannot restore into {stage.path}: {what}: {error.strerror}",
+            "make space on that filesystem and roll back again" if error.errno == errno.ENOSPC else "",
+        ) from error
+    finally:
+        stage.close()
+        live.forget()
+
+
+def _restore(old: Tree, live: LiveTree, stage: Stage, plan: Plan, room: Room, progress: Progress) -> Restored:
+    locks = Locks(live, stage)
+    staging = Staging(old, live, stage, plan, locks, room)
+    try:
+        staging.run(progress)
+        room.make(changeset.write, stage.fd, PLAN, list(_inverse(plan, staging.parents)))
+        room.make(stage.note_staged, staging.staged())
+    except (OSError, RestoreError):
+        staging.give_up()
+        raise
+    swap = Swap(live, stage, plan, locks)
+    swap.run(progress)
+    Finish(old, live, plan, locks).run([*swap.touched, *staging.tops], swap.projects, progress)
+    ops.syncfs(stage.fd)
+    stage.seal()
+    return _result(stage, plan, staging, room)
+
+
+def _result(stage: Stage, plan: Plan, staging: Staging, room: Room) -> Restored:
+    failures = [Failure(path, text) for path, text in plan.failures.items()]
+    failures += [Failure(step.path, step.failure) for step in plan.steps if step.failure]
+    done = [step for step in plan.steps if not step.failure]
+    linked = sum(step.action is Action.LINK for step in done)
+    return Restored(
+        stage.path,
+        placed=linked + sum(step.action is Action.PLACE for step in done),
+        linked=linked,
+        displaced=sum(step.change.new is not None and step.action is not Action.METADATA for step in done),
+        settled=sum(step.action is Action.METADATA for step in done),
+        octets=staging.octets,
+        deleted=tuple(room.deleted),
+        failures=tuple(failures),
+    )
+
+
+def _inverse(plan: Plan, parents: dict[bytes, Entry]) -> Iterator[Record]:
+    """What each path is before the swap, and where it will lie after it."""
+    for step in plan.steps:
+        if not step.failure:
+            yield _record(step)
+    for path, entry in parents.items():
+        if path not in plan.by_path:
+            yield Record(path, Kind.CONTEXT, Aspect.NONE, entry)
+
+
+def _record(step: Step) -> Record:
+    change, new = step.change, step.change.new
+    after = fingerprint(change.old, step.details) if change.old is not None else ABSENT
+    if step.action is Action.METADATA:
+        return Record(change.path, Kind.METADATA, change.aspects, new, step.was, after=after)
+    if new is None:
+        return Record(change.path, Kind.ABSENT, Aspect.ADDED, after=after)
+    aspects = change.aspects if change.old is not None else Aspect.REMOVED
+    return Record(change.path, Kind.DISPLACED, aspects, new, domain=step.domain, slot=step.number, after=after)
