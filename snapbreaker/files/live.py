@@ -47,7 +47,8 @@ class LiveTree(Tree):
 
     ``subvolumes`` maps relative paths to descriptors of directories to read instead, which belong to the tree from
     then on: in a snapshot a nested subvolume is an empty stub. A stub that is not mapped is an empty directory
-    without times or owner, since the kernel invents those. Access times stay as they are.
+    without times or owner, since the kernel invents those. ``read_only`` are the paths of subvolumes that had that
+    property when they were snapshotted; None: ask the subvolumes themselves. Access times stay as they are.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class LiveTree(Tree):
         vault_name: bytes = b".snapbreaker",
         excluded: Collection[bytes] = (),
         subvolumes: Mapping[bytes, int] | None = None,
+        read_only: Collection[bytes] | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self.mounts: set[bytes] = set()
         self._vault_name = vault_name
+        self._read_only = None if read_only is None else frozenset(read_only)
         self._mapped = dict(subvolumes or {})
         kept = [path for path, path_class in self.policy.classes if path_class is PathClass.KEEP]
         self._left_out = _by_directory([*skip, *excluded, *kept])
@@ -245,7 +248,7 @@ class LiveTree(Tree):
         if kind in (stat.S_IFREG, stat.S_IFDIR):
             fd = self.open_entry(entry)
             try:
-                read_only = entry.subvolume and is_read_only(fd)
+                read_only = entry.subvolume and self._is_read_only(path, fd)
                 return Details(get_flags(fd), get_project(fd), read_xattrs(fd), b"", read_only)
             except OSError as error:
                 error.filename = path
@@ -255,6 +258,9 @@ class LiveTree(Tree):
         parent, name = self.open_parent(path)
         target = os.readlink(name, dir_fd=parent) if kind == stat.S_IFLNK else b""
         return Details(xattrs=read_xattrs_at(parent, name), target=target)
+
+    def _is_read_only(self, path: bytes, fd: int) -> bool:
+        return is_read_only(fd) if self._read_only is None else path in self._read_only
 
     def content(self, entry: Entry) -> Content:
         """See ``Tree.content``. ESTALE when the path is no longer a regular file."""
@@ -289,6 +295,22 @@ class LiveTree(Tree):
             return self.root_fd, b"."
         directory, _, name = path.rpartition(b"/")
         return self._parents.get(directory), name
+
+    def held(self) -> set[bytes]:
+        """Paths that exist and are left out, mounts found by walks included: what is above one cannot be moved."""
+        found = set(self.mounts)
+        for directory, names in self._left_out.items():
+            for name in names:
+                path = directory + b"/" + name if directory else name
+                try:
+                    parent, last = self.open_parent(path)
+                    os.stat(last, dir_fd=parent, follow_symlinks=False)
+                except OSError as error:
+                    if error.errno in _NOT_THERE:
+                        continue
+                    raise
+                found.add(path)
+        return found
 
     def forget(self) -> None:
         """Close the directories that ``open_parent`` keeps open."""
