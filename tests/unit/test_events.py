@@ -7,9 +7,12 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,3 +239,10 @@ def test_the_page_names_every_kind_and_field() -> None:
     for kind in events.KINDS:
         section = page.partition(f"## `{kind.event}`\n")[2].partition("\n## ")[0]
         assert all(f"| `{item.name}` |" in section for item in schema.fields_of(kind))
+
+
+@pytest.mark.real_commands
+def test_the_generated_pages_are_up_to_date() -> None:
+    script = Path(schema.__file__).parents[2] / "scripts" / "docs"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
