@@ -118,9 +118,9 @@ def _endless_bodies(tree: Any) -> Iterator[Any]:
 def _ambiguous(body: Any, ignore_case: bool) -> bool:
     """Whether the body of an endless repeat can match one text in several ways."""
     items = _flat(body)
-    repeated = [_chars(a[2], ignore_case) for op, a in items if _endless(op, a)]
-    fences = [_node_chars(op, a, ignore_case) for op, a in items if op in ("LITERAL", "NOT_LITERAL", "IN", "ANY")]
-    if repeated and not any(fence.isdisjoint(chars) for fence in fences for chars in repeated):
+    repeated = frozenset[str]().union(*(_chars(a[2], ignore_case) for op, a in items if _endless(op, a)))
+    fences = [_node_chars(op, a, ignore_case) for op, a in items if not _endless(op, a) and _mandatory(op, a)]
+    if repeated and not any(fence.isdisjoint(repeated) for fence in fences):
         return True
     for op, argument in items:
         if op == "BRANCH":
@@ -130,6 +130,15 @@ def _ambiguous(body: Any, ignore_case: bool) -> bool:
             if any(_ambiguous(branch, ignore_case) for branch in argument[1]):
                 return True
     return False
+
+
+def _mandatory(op: str, argument: Any) -> bool:
+    """Whether the node matches at least one character."""
+    if op in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+        return bool(argument[0]) and argument[2].getwidth()[0] > 0
+    if op == "BRANCH":
+        return all(branch.getwidth()[0] > 0 for branch in argument[1])
+    return op in ("LITERAL", "NOT_LITERAL", "IN", "ANY")
 
 
 def _flat(tree: Any) -> list[tuple[str, Any]]:
