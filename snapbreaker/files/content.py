@@ -43,6 +43,8 @@ def copy_content(content: Content, dest_fd: int, clone: bool = True) -> int:
             return 0
         os.ftruncate(dest_fd, 0)  # the source changed its size meanwhile
     copied = 0
+    # The size first: xfs allocates ahead of writes that extend a file, and what is read of that counts as data.
+    os.ftruncate(dest_fd, content.size)
     block = os.fstatvfs(dest_fd).f_bsize if clone else 0
     for extent in content.extents:
         if not (clone and _clone_extent(content.fd, extent, dest_fd, block)):

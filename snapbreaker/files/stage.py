@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 from contextlib import suppress
 
@@ -203,8 +204,9 @@ def remove_attempts(vault: str, root_fd: int) -> None:
 
 def identity_of(directory: int, name: bytes) -> int:
     """What tells a staged file from anything else that its slot may hold: inode, or id of the subvolume."""
-    inode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino
-    if inode != btrfs.ROOT_INODE:
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    inode = status.st_ino
+    if inode != btrfs.ROOT_INODE or not stat.S_ISDIR(status.st_mode):
         return inode
     fd = os.open(name, _DIRECTORY, dir_fd=directory)
     try:
