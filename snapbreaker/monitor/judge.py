@@ -73,7 +73,7 @@ class Judge:
         return self._judge(stream, block) if block else []
 
     def context(self, count: int = 10, *, until: Issue | None = None) -> list[Line]:
-        """The last ``count`` lines over all sources, oldest first; ``until``: those up to the line of that issue."""
+        """The last ``count`` lines over all sources, oldest first; ``until``: up to the line of that issue."""
         partial = [stream.partial_line(self._now()) for stream in self._streams.values() if not until]
         shown = [line for line in partial if line.text]
         return (self._history.last(count, until) + shown)[-count:] if count else []

@@ -58,7 +58,8 @@ def programs_of(argv: Sequence[str], known: Collection[str]) -> frozenset[str]:
     """Base names of the programs that ``argv`` starts, among them every one of ``known`` behind a wrapper.
 
     Operands of a wrapper (``chroot ROOT``, ``timeout 5``, ``env A=B``) cannot be told from programs without
-    knowing its every option, so words are passed over until one is known. A program that is no wrapper ends the search.
+    knowing its every option, so words are passed over until one is known. A program that is no wrapper ends the
+    search.
     """
     found: set[str] = set()
     wrapped = False

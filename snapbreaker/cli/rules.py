@@ -1,0 +1,119 @@
+"""`snapbreaker rules list|check`"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from snapbreaker.cli.options import print_json, shown
+from snapbreaker.errors import UsageError
+from snapbreaker.issue import Issue
+from snapbreaker.monitor.judge import check_log
+from snapbreaker.monitor.packs import builtin_packs
+from snapbreaker.monitor.rule import Rule
+from snapbreaker.monitor.rules import RuleSet
+
+TRIPS = 1  # the exit code of `rules check` for a log that would have halted the run
+
+
+@click.group()
+def rules() -> None:
+    """What counts as an issue: list the rules, or judge a recorded log by them."""
+
+
+@rules.command("list")
+@click.option("--command", metavar="CMD", help="Only the packs that this command line is judged by.")
+@click.option("--rules", "files", multiple=True, metavar="FILE", help="Add the rules of a file.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Add a built-in pack.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(command: str | None, files: tuple[str, ...], profiles: tuple[str, ...], as_json: bool) -> None:
+    """All rules, those that win first."""
+    names = profiles if command is not None else (*profiles, *(n for n in builtin_packs() if n not in profiles))
+    for rule in _rule_set(command or "", files, names).rules:
+        if as_json:
+            print_json(_facts(rule))
+        else:
+            click.echo(f"{rule.type:<10}  {rule.full_name:<32}  {shown(rule.reason)}")
+
+
+@rules.command()
+@click.argument("file")
+@click.option("--command", default="", metavar="CMD", help="The command line that printed it: chooses the packs.")
+@click.option("--exit", "status", type=int, default=0, metavar="N", help="The exit status that the command had.")
+@click.option("--strict", is_flag=True, help="A line that no success pattern expects is an issue, too.")
+@click.option("--rules", "files", multiple=True, metavar="FILE", help="Add the rules of a file.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Add a built-in pack.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    file: str,
+    command: str,
+    status: int,
+    strict: bool,
+    files: tuple[str, ...],
+    profiles: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Judge the recorded log FILE (- is standard input) exactly as `run` would have.
+
+    Ends with 0 when nothing trips, with 1 at the first issue.
+    """
+    rule_set = _rule_set(command, files, profiles)
+    issue = _first_issue(rule_set, file, status, strict)
+    if as_json:
+        print_json({"issue": _verdict(issue) if issue else None})
+    elif issue:
+        click.echo(_sentence(issue))
+    else:
+        click.echo("no issue")
+    if issue:
+        ctx.exit(TRIPS)
+
+
+def _rule_set(command: str, files: tuple[str, ...], profiles: tuple[str, ...]) -> RuleSet:
+    try:
+        argv = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"--command {command!r}: {error}", "quote it as for a shell") from None
+    return RuleSet.for_command(argv, [Path(file) for file in files], profiles)
+
+
+def _first_issue(rule_set: RuleSet, file: str, status: int, strict: bool) -> Issue | None:
+    if file == "-":
+        return check_log(rule_set, sys.stdin.buffer, source="stdin", status=status, strict=strict)
+    try:
+        with open(file, "rb") as log:
+            return check_log(rule_set, log, source=file, status=status, strict=strict)
+    except OSError as error:
+        raise UsageError(f"{shown(file)}: cannot read the log: {error.strerror}") from None
+
+
+def _verdict(issue: Issue) -> dict[str, Any]:
+    return {
+        "type": issue.type,
+        "line_number": issue.line_number,
+        "line": issue.line,
+        "rule": issue.rule,
+        "reason": issue.reason,
+    }
+
+
+def _sentence(issue: Issue) -> str:
+    if not issue.line_number:
+        return f"{issue.type}: {issue.reason}"
+    return f"{issue.type} at line {issue.line_number}: {shown(issue.line)}\n  {issue.reason} ({issue.rule})"
+
+
+def _facts(rule: Rule) -> dict[str, Any]:
+    return {
+        "rule": rule.full_name,
+        "type": rule.type,
+        "pattern": rule.pattern.pattern,
+        "reason": rule.reason,
+        "link": rule.link,
+    }
