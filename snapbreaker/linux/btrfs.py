@@ -21,7 +21,8 @@ TOP_LEVEL = 5  # BTRFS_FS_TREE_OBJECTID: the subvolume that holds all others
 
 _MAGIC = 0x94
 _NAME_MAX = 255
-_READ_ONLY = 1 << 1  # BTRFS_SUBVOL_RDONLY
+_READ_ONLY = 1 << 1  # BTRFS_SUBVOL_RDONLY, of SUBVOL_GETFLAGS and SNAP_CREATE_V2
+_ROOT_READ_ONLY = 1 << 0  # BTRFS_ROOT_SUBVOL_RDONLY, of GET_SUBVOL_INFO
 
 _VOL_ARGS = struct.Struct("=q4088s")  # btrfs_ioctl_vol_args: fd, name
 _VOL_ARGS_V2 = struct.Struct("=qQQ4Q4040s")  # fd, transid, flags, unused, name
@@ -124,7 +125,7 @@ def subvolume_info(fd: int) -> Subvolume:
     fcntl.ioctl(fd, _GET_SUBVOL_INFO, answer)
     fields = _SUBVOL_INFO.unpack(answer)
     identity, _, parent, _, generation, flags, uuid, parent_uuid = fields[:8]
-    return Subvolume(identity, parent, generation, bool(flags & _READ_ONLY), uuid.hex(), parent_uuid.hex())
+    return Subvolume(identity, parent, generation, bool(flags & _ROOT_READ_ONLY), uuid.hex(), parent_uuid.hex())
 
 
 def path_in_subvolume(fd: int) -> bytes:

@@ -78,7 +78,8 @@ class BtrfsBackend(Backend):
                     _prove(stored.volume, fd, record)
             root = os.fsencode(os.path.join(base, "0", inside))
             skip = [os.fsencode(relative(path, stored.volume.root)) for path in stored.volume.skip]
-            tree = SnapshotTree(root, stored.policy, skip, tops)
+            sealed = {os.fsencode(one["path"]) for one in stored.data["snapshots"] if one["read_only"]}
+            tree = SnapshotTree(root, stored.policy, skip, tops, sealed)
         except BaseException as error:
             for fd in tops.values():
                 os.close(fd)
@@ -156,23 +157,24 @@ def _snapshot_all(volume: Volume, creation: Creation, root: int, destination: in
     """The snapshots in the vault by number, the subvolume of the root first; what is recorded of each."""
     with _top_of_subvolume(volume, root) as top:
         btrfs.create_snapshot(top, destination, b"0", read_only=True)
-    paths = [b""]
+    made = [(b"", btrfs.subvolume_info(root).read_only)]
     for nested in nested_subvolumes(root, _LeaveOut(volume, creation.policy)):
         source = btrfs.open_subvolume(root, nested.path, nested.id)
         if source is None:
             raise OSError(errno.ESTALE, "the subvolume was replaced meanwhile", nested.path)
         with _closing(source):
-            btrfs.create_snapshot(source, destination, b"%d" % len(paths), read_only=True)
-        paths.append(nested.path)
-        creation.progress("snapshot", len(paths))
-    return [_recorded(destination, number, path) for number, path in enumerate(paths)]
+            btrfs.create_snapshot(source, destination, b"%d" % len(made), read_only=True)
+        made.append((nested.path, nested.read_only))
+        creation.progress("snapshot", len(made))
+    return [_recorded(destination, number, *one) for number, one in enumerate(made)]
 
 
-def _recorded(destination: int, number: int, path: bytes) -> dict[str, Any]:
+def _recorded(destination: int, number: int, path: bytes, read_only: bool) -> dict[str, Any]:
     with _closing(os.open(str(number), _DIRECTORY, dir_fd=destination)) as fd:
         info = btrfs.subvolume_info(fd)
     return {
         "path": os.fsdecode(path),
+        "read_only": read_only,
         "uuid": info.uuid,
         "origin": info.parent_uuid,
         "generation": info.generation,

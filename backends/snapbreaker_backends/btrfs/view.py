@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 
+from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.policy import Policy
 
@@ -13,14 +14,27 @@ class SnapshotTree(LiveTree):
     """One tree of several snapshots: each nested subvolume is read from its own.
 
     ``tops`` are descriptors of the tops of the snapshots by relative path, the volume's root among them (``b""``)
-    when it is the top of a subvolume. They belong to the tree from then on.
+    when it is the top of a subvolume. They belong to the tree from then on. ``sealed`` are the subvolumes that
+    were read-only themselves, which a read-only snapshot cannot show.
     """
 
-    def __init__(self, root: bytes, policy: Policy, skip: Collection[bytes], tops: Mapping[bytes, int]) -> None:
+    def __init__(
+        self,
+        root: bytes,
+        policy: Policy,
+        skip: Collection[bytes],
+        tops: Mapping[bytes, int],
+        sealed: Collection[bytes],
+    ) -> None:
         nested = {path: fd for path, fd in tops.items() if path}
         self._top = tops.get(b"", -1)
         self._tops = dict(tops)
+        self._sealed = frozenset(sealed)
         super().__init__(root, policy, skip=skip, subvolumes=nested)
+
+    def details(self, entry: Entry) -> Details:
+        found = super().details(entry)
+        return found._replace(read_only=entry.path in self._sealed) if entry.subvolume else found
 
     def subvolume_fd(self, path: bytes) -> int | None:
         """The top of the read-only snapshot of the subvolume at ``path``; the caller closes it."""
