@@ -33,10 +33,13 @@ def start_time(pid: int) -> str | None:
     return text.rpartition(")")[2].split()[19]
 
 
-def open_session() -> Path:
-    """Make this process's directory, named by pid and start time, after sweeping those of dead processes."""
+def open_session(base: Path | None = None) -> Path:
+    """Make this process's directory, named by pid and start time, after sweeping those of dead processes.
+
+    ``base`` is ``/dev/shm`` or ``/var/tmp``; None: ``home()``.
+    """
     sweep()
-    directory = home() / f"{PREFIX}{os.getpid()}-{start_time(os.getpid())}"
+    directory = (base or home()) / f"{PREFIX}{os.getpid()}-{start_time(os.getpid())}"
     directory.mkdir(mode=0o700)
     return directory
 
