@@ -22,6 +22,7 @@ from snapbreaker.linux.libc import check, failure, function, system_call
 _AT_SYMLINK_NOFOLLOW = 0x100
 _CLONE_FS = 0x200
 _XATTR_SIZE_MAX = 65536  # include/uapi/linux/limits.h; a list is no longer than that either
+_PROC_FD = b"/proc/self/fd/%d/%s"
 _XATTR_ARGS = struct.Struct("=QII")  # struct xattr_args: value, size, flags
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
@@ -99,7 +100,7 @@ def _xattrat_works() -> bool:
 
 def _by_path(dir_fd: int, name: bytes, job: Callable[[bytes], Any]) -> Any:
     try:
-        return job(b"/proc/self/fd/%d/%s" % (dir_fd, name))
+        return job(_PROC_FD % (dir_fd, name))
     except (FileNotFoundError, NotADirectoryError):
         return _own_directory.run(dir_fd, lambda: job(name))
 
