@@ -178,10 +178,10 @@ class PathNote:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One thing that verify compared: ``files``, ``package versions``, ``unit states`` …, and how many of them."""
+    """One thing that verify compared (``paths below /srv``, ``unit states`` …) and how many of it, 0: not counted."""
 
     what: str
-    count: int
+    count: int = 0
     seconds: float = 0.0
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from snapbreaker.issue import Issue
 from snapbreaker.report import plan
 from snapbreaker.report.document import Document, Mono, Section, Words
 from snapbreaker.report.model import Changes, CheckpointStatus, Outcome, PathNote, Phase, Report
-from snapbreaker.report.phrases import changes_line, context, issue_place, phase_detail, verdict, volume_line
+from snapbreaker.report.phrases import (
+    changes_line,
+    context,
+    headline,
+    issue_place,
+    phase_detail,
+    verdict,
+    volume_line,
+)
 from snapbreaker.report.wording import command_text, count_text, line_text, path_text, seconds_text, time_text
 
 SAMPLE_SHOWN = 30
@@ -16,7 +23,7 @@ NOTES_SHOWN = 200
 
 
 def document(report: Report) -> Document:
-    title = f"snapbreaker {report.verb} {report.id}: {report.outcome}"
+    title = f"snapbreaker {report.verb} {report.id}: {headline(report)}"
     return Document(title, [reasoning(report), action(report), verification(report)])
 
 
@@ -94,7 +101,7 @@ def _analysis(section: Section, report: Report) -> None:
         width = max(len(place) for place, _ in rows)
         lines = [f"{'>' if n == marked else ' '} {place:<{width}}  {text}" for n, (place, text) in enumerate(rows)]
         section.show("\n".join(lines), marked=marked)
-    _observed(section, report.issues)
+    _other_issues(section, report)
     if report.changes is not None:
         _changed(section, report.changes)
 
@@ -113,10 +120,13 @@ def _no_issue(report: Report) -> Words:
     )
 
 
-def _observed(section: Section, issues: Sequence[Issue]) -> None:
+def _other_issues(section: Section, report: Report) -> None:
+    """What would have tripped it (observed), or was found beside the issue before everything stood still."""
+    issues = [issue for issue in report.issues if issue != report.issue]
     if not issues:
         return
-    section.say(f"Observed: {count_text(len(issues), 'issue')} that would have tripped the breaker.")
+    what = "that would have tripped the breaker" if report.kept_change else "more, found meanwhile"
+    section.say(f"{count_text(len(issues), 'issue')} {what}:")
     for issue in issues[:NOTES_SHOWN]:
         section.say(
             f"{issue_place(issue) or line_text(issue.reason)} (rule ",
@@ -191,7 +201,11 @@ def _step(report: Report, phase: Phase) -> Words:
 
 
 def _compared(what: str, count: int, seconds: float) -> str:
-    return f"{what}: {count:,} compared" + (f" in {seconds_text(seconds)}" if seconds else "")
+    return (
+        f"{what}: "
+        + (f"{count:,} compared" if count else "compared")
+        + (f" in {seconds_text(seconds)}" if seconds else "")
+    )
 
 
 def _notes(section: Section, label: str, notes: Sequence[PathNote]) -> None:

@@ -50,6 +50,11 @@ class Block:
     def line(self, text: str = "", style: str = "") -> None:
         self.lines.append([(text, style)])
 
+    def gap(self) -> None:
+        """One empty line, however often it is asked for."""
+        if self.lines and self.lines[-1] != [("", "")]:
+            self.line()
+
     def fact(self, label: str, text: str, style: str = "") -> None:
         """A label and words that are wrapped beside it."""
         for number, part in enumerate(wrapped(text, self.width - LABEL - 2)):
@@ -116,7 +121,7 @@ def _alarm(content: Block) -> None:
     bar = "!" * content.width
     for row in (bar, CheckpointStatus.FAILED.upper().center(content.width), bar):
         content.line(row, BAD)
-    content.line()
+    content.gap()
 
 
 def _not_started(content: Block, report: Report) -> None:
@@ -144,14 +149,15 @@ def _kept(content: Block, report: Report) -> None:
 def _halted(content: Block, report: Report) -> None:
     failed = report.checkpoint_status is CheckpointStatus.FAILED
     content.line(f"snapbreaker: {headline(report)}", BAD if failed else STRONG)
-    content.line()
+    content.gap()
     _context(content, report)
+    content.gap()
     _why(content, report)
-    content.line()
+    content.gap()
     _done(content, report)
-    content.line()
+    content.gap()
     _result(content, report, failed)
-    content.line()
+    content.gap()
     _next(content, report, failed)
 
 
@@ -168,7 +174,6 @@ def _context(content: Block, report: Report) -> None:
             content.lines.append([(head, BAD), (clipped(words, LONGEST_LINE), BAD)])
         else:
             content.lines.append([(head, FAINT), (clipped(words, max(20, content.width - len(head))), "")])
-    content.line()
 
 
 def _why(content: Block, report: Report) -> None:

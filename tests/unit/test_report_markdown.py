@@ -7,14 +7,14 @@ import tomllib
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.report.markdown import code_span, fence
-from snapbreaker.report.model import Line, PathNote, Report
+from snapbreaker.report.model import Comparison, Line, PathNote, Report
 from snapbreaker.report.render import Format, render
 from snapbreaker.report.wording import path_text
 from tests.unit import report_samples as samples
@@ -84,6 +84,7 @@ def test_code_survives_in_fences_and_spans(text: str) -> None:
     assert [token.content for token in inline if token.type == "code_inline"] == [text]
 
 
+@settings(max_examples=40)
 @given(st.text(st.characters(blacklist_categories=["C", "Z"]), min_size=1))
 def test_prose_is_not_taken_for_markup(words: str) -> None:
     shown = render(samples.tripped(warnings=[words]), Format.MARKDOWN)
@@ -120,6 +121,23 @@ def test_verification_names_what_was_compared_and_what_differs() -> None:
     assert "NOT as it was at the checkpoint: 26 problems" in bad
     assert "- `/srv/app/data/24`: content" in bad
     assert path_text(samples.HOSTILE_PATH) in bad
+
+
+def test_issues_found_beside_the_one_that_tripped_are_listed_apart() -> None:
+    first = samples.tripped().issue
+    assert first is not None
+    later = dataclasses.replace(first, line="E: later", line_number=44)
+    assert "more, found meanwhile" not in render(samples.tripped(issues=[first]), Format.MARKDOWN)
+    shown = render(samples.tripped(issues=[first, later]), Format.MARKDOWN)
+    assert "1 issue more, found meanwhile:" in shown
+    assert "E: later" in fences(shown)
+    assert "3 issues that would have tripped the breaker:" in render(samples.observed(), Format.MARKDOWN)
+
+
+def test_what_was_compared_need_not_be_counted() -> None:
+    shown = render(samples.tripped(compared=[Comparison("paths below /srv", seconds=0.25)]), Format.MARKDOWN)
+    assert "- paths below /srv: compared in 250 ms" in shown
+    assert "**Checkpoint Status:** Rollback completed successfully" in shown
 
 
 def test_an_unverified_rollback_says_so() -> None:

@@ -123,6 +123,11 @@ def test_an_undone_run_names_no_trip() -> None:
     assert "snapbreaker --store /srv/store report 000007-20261123T170000" in shown
 
 
+@pytest.mark.parametrize("sample", samples.ALL)
+def test_there_are_never_two_empty_lines(sample: samples.Sample) -> None:
+    assert "\n\n\n" not in text.text(sample())
+
+
 def test_observed_issues_are_listed() -> None:
     shown = text.text(samples.observed())
     assert "observed, 3 issues, nothing was halted" in shown
