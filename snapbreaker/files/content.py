@@ -21,6 +21,9 @@ _ZEROS = bytes(_BLOCK)
 # The page cache knows holes by the page, so two maps of the same file agree only as far as that.
 _GRAIN = 4096
 
+# Data in a pack begins at multiples of this, so that it can be shared in both directions.
+_PACK_GRAIN = 4096
+
 Range = tuple[int, int]
 
 
@@ -53,6 +56,23 @@ def copy_content(content: Content, dest_fd: int, clone: bool = True) -> int:
             copied += extent.length
     os.ftruncate(dest_fd, content.size)
     return copied
+
+
+def append_content(content: Content, pack_fd: int, end: int) -> tuple[tuple[Extent, ...], int]:
+    """Store the data of ``content`` at ``end``, a multiple of 4096, in the pack file ``pack_fd``.
+
+    Data is shared where the filesystem can. Returns where it lies and the next ``end``. Raises OSError.
+    """
+    block = os.fstatvfs(pack_fd).f_bsize
+    stored = []
+    for extent in content.extents:
+        target = Extent(end, extent.source, extent.length)
+        if _PACK_GRAIN % block or not _clone_extent(content.fd, target, pack_fd, block):
+            _copy_extent(content.fd, target, pack_fd)
+        stored.append(Extent(extent.offset, end, extent.length))
+        end += -(-extent.length // _PACK_GRAIN) * _PACK_GRAIN
+    os.ftruncate(pack_fd, end)
+    return tuple(stored), end
 
 
 def same_content(a: Content, b: Content) -> bool:

@@ -39,7 +39,7 @@ class LiveTree(Tree):
 
     def __init__(
         self,
-        root: str | bytes,
+        root: str | bytes | int,
         policy: Policy | None = None,
         *,
         skip: Collection[bytes] = (),
@@ -52,7 +52,10 @@ class LiveTree(Tree):
         self._read_only = None if read_only is None else frozenset(read_only)
         self._parents = Parents(self._open_directory)
         kept = [path for path, path_class in self.policy.classes if path_class is PathClass.KEEP]
-        self.root_fd = os.open(root, DIRECTORY | os.O_CLOEXEC)
+        if isinstance(root, int):
+            self.root_fd = os.open(".", DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+        else:
+            self.root_fd = os.open(root, DIRECTORY | os.O_CLOEXEC)
         self._view = View([*skip, *excluded, *kept], vault_name, subvolumes or {}, _on_btrfs(self.root_fd))
 
     @property

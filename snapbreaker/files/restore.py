@@ -97,7 +97,7 @@ def _restore(old: Tree, live: LiveTree, stage: Stage, plan: Plan, room: Room, pr
     staging = Staging(old, live, stage, plan, locks, room)
     try:
         staging.run(progress)
-        room.make(changeset.write, stage.fd, PLAN, list(_inverse(plan, staging.parents)))
+        room.make(changeset.write, stage.fd, PLAN, list(_inverse(plan, staging.parents, old)))
         room.make(stage.note_staged, staging.staged())
     except (OSError, RestoreError):
         staging.give_up()
@@ -127,14 +127,24 @@ def _result(stage: Stage, plan: Plan, staging: Staging, room: Room) -> Restored:
     )
 
 
-def _inverse(plan: Plan, parents: dict[bytes, Entry]) -> Iterator[Record]:
+def _inverse(plan: Plan, parents: dict[bytes, Entry], old: Tree) -> Iterator[Record]:
     """What each path is before the swap, and where it will lie after it."""
     for step in plan.steps:
         if not step.failure:
             yield _record(step)
+        if not step.failure and step.snapshot:
+            yield from _along(step, plan, old)
     for path, entry in parents.items():
         if path not in plan.by_path:
             yield Record(path, Kind.CONTEXT, Aspect.NONE, entry)
+
+
+def _along(step: Step, plan: Plan, old: Tree) -> Iterator[Record]:
+    """The paths that come along with a subvolume's snapshot."""
+    for entry in old.walk(step.path):
+        if entry.path not in plan.by_path:
+            after = fingerprint(entry, old.details(entry))
+            yield Record(entry.path, Kind.ABSENT, Aspect.ADDED, after=after)
 
 
 def _record(step: Step) -> Record:

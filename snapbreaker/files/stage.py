@@ -15,7 +15,7 @@ import struct
 from contextlib import suppress
 
 from snapbreaker.errors import RestoreError
-from snapbreaker.files import ops
+from snapbreaker.files import metadata, ops
 from snapbreaker.files.remove import remove_tree
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.inode import get_flags, get_project
@@ -235,16 +235,21 @@ def read_unlocked(stage_fd: int) -> dict[bytes, tuple[int, bool]]:
 
 
 def _remove_domain(top: int, tag: bytes) -> None:
-    """Remove one attempt's slots in a subvolume, and ``.snapbreaker`` when empty, without a trace in its mtime."""
+    """Remove one attempt's slots in a subvolume, and ``.snapbreaker`` when empty, without a trace at its top."""
     base = open_beneath(top, VAULT_NAME, _DIRECTORY, one_mount=True)
+    before = os.fstat(top)
+    flags, read_only = metadata.unlock(top)
     try:
         remove_tree(base, tag)
+        with suppress(OSError):
+            ops.rmdir(top, VAULT_NAME)
+            os.utime(top, ns=(before.st_atime_ns, before.st_mtime_ns))
     finally:
         os.close(base)
-    before = os.fstat(top)
-    with suppress(OSError):
-        ops.rmdir(top, VAULT_NAME)
-        os.utime(top, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if flags:
+            ops.set_flags(top, get_flags(top) | flags)
+        if read_only:
+            ops.set_subvolume_read_only(top, True)
 
 
 def _open_plain(parent: int, name: bytes) -> int:

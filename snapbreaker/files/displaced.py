@@ -1,0 +1,120 @@
+"""A restore seen the other way round: what it displaced, so that a rollback can itself be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from snapbreaker.errors import CheckpointError
+from snapbreaker.files import changeset
+from snapbreaker.files.changeset import Kind, Record, fingerprint
+from snapbreaker.files.changetree import ChangeTree
+from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.live import LiveTree
+from snapbreaker.files.restore import PLAN
+from snapbreaker.files.stage import Stage, identity_of, opened, read_staged, read_unlocked
+from snapbreaker.files.tree import Content
+
+
+class Displaced(ChangeTree):
+    """What the paths were before one attempt of a restore.
+
+    Of an attempt that was cut off only those paths are displaced that it had got to. To undo several attempts,
+    take the last one first.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._unlocked = read_unlocked(stage.fd)
+        staged = {(domain, slot): identity for domain, slot, identity in read_staged(stage.fd)}
+        records = changeset.read(stage.fd, PLAN)
+        super().__init__([record for record in records if self._is_there(record, staged)])
+        self._slots: dict[int, LiveTree] = {}
+
+    @classmethod
+    def open(cls, vault_dir: str, attempt: int, live: LiveTree) -> Displaced:
+        """What attempt ``attempt`` displaced. Raises CheckpointError when it changed nothing or is not whole."""
+        try:
+            stage = opened(vault_dir, attempt, live.root_fd)
+        except OSError as error:
+            raise CheckpointError(f"restore {attempt} in {vault_dir} cannot be read: {error.strerror}") from error
+        try:
+            return cls(stage)
+        except OSError as error:
+            stage.close()
+            raise CheckpointError(f"restore {attempt} in {vault_dir} changed nothing") from error
+        except BaseException:
+            stage.close()
+            raise
+
+    def lookup(self, path: bytes) -> Entry | None:
+        record, inner = self._slot_of(path)
+        if record is None or not inner:
+            return super().lookup(path)
+        entry = self._tree(record).lookup(_in_slot(record, inner))
+        return None if entry is None else entry._replace(path=path)
+
+    def details(self, entry: Entry) -> Details:
+        record, inner = self._slot_of(entry.path)
+        if record is None:
+            return super().details(entry)
+        details = self._tree(record).details(entry._replace(path=_in_slot(record, inner)))
+        flags, read_only = self._unlocked.get(entry.path, (0, False))
+        return details._replace(flags=details.flags | flags, read_only=details.read_only or read_only)
+
+    def content(self, entry: Entry) -> Content:
+        record, inner = self._slot_of(entry.path)
+        if record is None:
+            return self.live_content(entry)
+        return self._tree(record).content(entry._replace(path=_in_slot(record, inner)))
+
+    def close(self) -> None:
+        for tree in self._slots.values():
+            tree.close()
+        self._slots = {}
+        self._stage.close()
+
+    def _displaced(self, record: Record) -> Iterator[Entry]:
+        assert record.entry is not None
+        yield record.entry
+        if record.entry.is_dir:
+            slot = b"%d" % record.slot
+            for entry in self._tree(record).walk(slot):
+                if entry.path != slot:
+                    yield entry._replace(path=record.path + entry.path[len(slot) :])
+
+    def _before(self, record: Record) -> bytes:
+        if record.kind is not Kind.DISPLACED or record.entry is None:
+            return super()._before(record)
+        return fingerprint(record.entry, self.details(record.entry))
+
+    def _slot_of(self, path: bytes) -> tuple[Record | None, bytes]:
+        """The displaced path at or above ``path``, and what comes after it (with its slash)."""
+        above = path
+        while True:
+            record = self._by_path.get(above)
+            if record is not None and record.kind is Kind.DISPLACED:
+                return record, path[len(above) :]
+            if not above:
+                return None, b""
+            above = above.rpartition(b"/")[0]
+
+    def _tree(self, record: Record) -> LiveTree:
+        if record.domain not in self._slots:
+            self._slots[record.domain] = LiveTree(self._stage.slots[record.domain])
+        return self._slots[record.domain]
+
+    def _is_there(self, record: Record, staged: dict[tuple[int, int], int]) -> bool:
+        if record.kind is not Kind.DISPLACED:
+            return True
+        slots = self._stage.slots[record.domain] if record.domain < len(self._stage.slots) else -1
+        if slots < 0:
+            return False
+        try:
+            found = identity_of(slots, b"%d" % record.slot)
+        except FileNotFoundError:
+            return False
+        return found != staged.get((record.domain, record.slot))
+
+
+def _in_slot(record: Record, inner: bytes) -> bytes:
+    return b"%d" % record.slot + inner
