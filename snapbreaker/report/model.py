@@ -178,7 +178,7 @@ class PathNote:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One thing that verify compared (``paths below /srv``, ``unit states`` …) and how many of it, 0: not counted."""
+    """One thing that verify compared (``paths below /srv``, ``unit states`` …) and how many (0: not counted)."""
 
     what: str
     count: int = 0

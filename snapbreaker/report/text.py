@@ -88,8 +88,6 @@ def block(report: Report, width: int = WIDTH) -> Block:
         _kept(content, report)
     else:
         _halted(content, report)
-    for warning in report.warnings:
-        content.fact("Warning", line_text(warning), CAUTION)
     return content
 
 
@@ -129,6 +127,7 @@ def _not_started(content: Block, report: Report) -> None:
     content.fact("Reason", line_text(report.error) or "refused beforehand")
     if report.hint:
         content.fact("Next", line_text(report.hint))
+    _warnings(content, report)
 
 
 def _kept(content: Block, report: Report) -> None:
@@ -142,6 +141,7 @@ def _kept(content: Block, report: Report) -> None:
         content.fact("", f"... and {len(report.issues) - ISSUES_SHOWN:,} more")
     if report.changes is not None:
         content.fact("Changed", changes_line(report.changes))
+    _warnings(content, report)
     if report.outcome is Outcome.COMMITTED:
         content.command(plan.own_command(report, "rollback", report.id), "Undo")
 
@@ -157,6 +157,7 @@ def _halted(content: Block, report: Report) -> None:
     _done(content, report)
     content.gap()
     _result(content, report, failed)
+    _warnings(content, report)
     content.gap()
     _next(content, report, failed)
 
@@ -213,6 +214,11 @@ def _result(content: Block, report: Report, failed: bool) -> None:
     _notes(content, "Differs", report.differences)
     if report.displaced and failed:
         content.fact("Saved", f"what was taken away lies in {path_text(report.displaced)}")
+
+
+def _warnings(content: Block, report: Report) -> None:
+    for warning in report.warnings:
+        content.fact("Warning", line_text(warning), CAUTION)
 
 
 def _notes(content: Block, label: str, notes: list[PathNote]) -> None:
