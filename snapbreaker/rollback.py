@@ -55,13 +55,18 @@ class Goal:
 
 @dataclass(slots=True)
 class VolumeOutcome:
-    """How it went on one volume. ``failures`` are (path, why)."""
+    """How it went on one volume.
+
+    ``failures`` are (path, why), ``displaced`` the directories that keep what was taken away, ``deleted`` what
+    the run had added and could not be kept, since the filesystem was full.
+    """
 
     root: str
     changes: Changes = field(default_factory=Changes)
     failures: list[tuple[bytes, str]] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     displaced: list[str] = field(default_factory=list)
+    deleted: list[bytes] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -123,9 +128,10 @@ def _roll_back_volume(
             touched.update(change.path for change in changes)
             if changes:
                 stage = Stage(volume.stored.vault)
-                restored = restore(old, live, changes, stage, progress)
+                restored = restore(old, live, changes, stage, progress, make_room=True)
                 mine.failures = [(failure.path, failure.text) for failure in restored.failures]
                 mine.displaced.append(stage.path)
+                mine.deleted += restored.deleted
             outcome.restore_seconds += time.monotonic() - started
             started = time.monotonic()
             mine.differences = _verify(volume, old, live, goal, touched)
