@@ -69,7 +69,7 @@ class Scan:
         self._root = os.fsencode(volume.root)
         self._vault = os.fsencode(volume.vault_base)
         self._skip = [os.fsencode(path) for path in volume.skip]
-        self._devices = set(devices) or {os.stat(volume.root).st_dev}
+        self.devices = set(devices) or {os.stat(volume.root).st_dev}
         self._located: dict[Inode, bytes | None] = {}
         self._mounts: dict[int, Sequence[Mount]] = {}
         self._inside = self._inside_filesystem()
@@ -107,7 +107,7 @@ class Scan:
     def _placed(self, pid: int) -> Iterator[tuple[_Open, bytes | None]]:
         """Each file of the volume that ``pid`` may write, with its path, None when only a walk can tell."""
         for file in set(_writable_files(pid)):
-            if file.inode.device in self._devices or self._is_at(file.text, file.inode):
+            if file.inode.device in self.devices or self._is_at(file.text, file.inode):
                 place = self._place(pid, file)
                 if place is not _ELSEWHERE:
                     yield file, place
