@@ -151,14 +151,19 @@ def test_tree_is_dead_soon_after_snapbreaker(
     while hostile.ERROR_LINE.encode() not in process.stdout.readline():
         pass
     _kill(process, victim)
-    killed = time.monotonic()
-    while hostile.processes(pids):
-        assert time.monotonic() - killed < 0.1, f"alive after 100 ms: {hostile.processes(pids)}"
-        time.sleep(0.002)
+    seconds = _seconds_until_dead(pids)
     process.communicate(timeout=60)
     _wait_until_unlocked(tool)
+    assert seconds < (0.1 if os.getloadavg()[0] < 4 * (os.cpu_count() or 1) else 1)
     assert comparer.differences(before, comparer.snapshot(filesystem.path)) == []
     assert process.returncode == (1 if victim == "worker" else -signal.SIGKILL)
+
+
+def _seconds_until_dead(pids: Path) -> float:
+    began = time.monotonic()
+    while hostile.processes(pids) and time.monotonic() - began < 10:
+        time.sleep(0.001)
+    return time.monotonic() - began
 
 
 def test_recover_kills_what_is_alive_before_it_restores(tool: Tool, ext4: LoopFilesystem, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class Redis:
 
     @property
     def socket(self) -> str:
-        return str(self.directory.parent / "redis.socket")
+        return str(self.directory.parent.parent / "redis.socket")
 
     def start(self) -> None:
         options = {
@@ -142,7 +142,7 @@ class Redis:
                 client.connect(self.socket)
                 client.sendall((" ".join(words) + "\r\n").encode())
                 return client.recv(4096).rstrip(b"\r\n").split(b"\r\n")[-1]
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionError):
             return b""
 
 
