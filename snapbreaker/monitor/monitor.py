@@ -131,7 +131,7 @@ class Monitor:
             self._on_signals(signal_numbers)
         self._on_keyboard(ready)
         for fd in ready & self._watched_fds.keys():
-            self._found([self._watched_fds.pop(fd)()])
+            self._found([self._watched_fds.pop(fd)()], halt=True)
         for relay in self._relays.values():
             relay.flush()
         self._on_time()
@@ -202,11 +202,11 @@ class Monitor:
 
     # what happens to the command
 
-    def _found(self, issues: Sequence[Issue], read_at: float | None = None) -> None:
-        """Note issues; the first one stops everything at once, unless we only observe."""
+    def _found(self, issues: Sequence[Issue], read_at: float | None = None, halt: bool = False) -> None:
+        """Note issues; the first one stops everything at once, unless we only observe (``halt``: even then)."""
         if not issues:
             return
-        if self.watched.issue is None and not self.spec.observe:
+        if self.watched.issue is None and (halt or not self.spec.observe):
             self.watched.issue = issues[0]
             self.watched.read_at = read_at or time.monotonic()
             if self.tree.freeze_cgroup(FREEZE):
