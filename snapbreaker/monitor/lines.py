@@ -16,14 +16,11 @@ PIECE = 8 * 1024  # octets of one judged text: bounds what a slow pattern can co
 OVERLAP = 1024  # octets that neighbouring pieces share, so that no message is cut in two
 
 # ECMA-48. Movements of the cursor begin a new segment; colours, titles and modes are dropped.
-_MOVE = rb"\x1b(?:\[[0-9;]*[ABDEFGHJdfsu]|[78])"
-_FORWARD = rb"\x1b\[[0-9]*C"
-_STRING = rb"\x1b[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)"
-_CONTROL = re.compile(
-    rb"(?P<move>" + _MOVE + rb")|(?P<forward>" + _FORWARD + rb")|" + _STRING + rb"|\x1b\[[0-?]*[ -/]*[@-~]"
-    rb"|\x1b[ -/]*[0-~]|[\x00\x07\x0e\x0f\x1b\x7f]"
-)
-_SUSPECT = (b"\x1b", b"\x00", b"\x07", b"\x7f")
+_MOVE = re.compile(rb"\x1b(?:\[[0-9;]*[ABDEFGHJdfsu]|[78])")
+_FORWARD = re.compile(rb"\x1b\[[0-9]*C")
+_ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
+_CONTROL = b"\x00\x07\x0e\x0f\x1b\x7f"
+_CONTROLS = tuple(bytes([char]) for char in _CONTROL)
 _BACKSPACED = re.compile(rb"[^\r\n]*\x08[^\r\n]*")
 
 
@@ -49,15 +46,13 @@ def printed(data: bytes) -> bytes:
     """``data`` without terminal control: CR LF is LF, moves of the cursor are CR, backspaces are carried out."""
     if b"\r\n" in data:
         data = data.replace(b"\r\n", b"\n")
-    if any(char in data for char in _SUSPECT):
-        data = _CONTROL.sub(_control, data)
+    if b"\x1b" in data:
+        data = _ESCAPE.sub(b"", _FORWARD.sub(b" ", _MOVE.sub(b"\r", data)))
+    if any(char in data for char in _CONTROLS):
+        data = data.translate(None, _CONTROL)
     if b"\x08" in data:
         data = _BACKSPACED.sub(_rub_out, data)
     return data
-
-
-def _control(match: re.Match[bytes]) -> bytes:
-    return {"move": b"\r", "forward": b" "}.get(match.lastgroup or "", b"")
 
 
 def _rub_out(match: re.Match[bytes]) -> bytes:

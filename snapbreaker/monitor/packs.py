@@ -11,7 +11,7 @@ from typing import Any
 
 from snapbreaker.errors import UsageError
 from snapbreaker.monitor import patterns
-from snapbreaker.monitor.prefilter import longest_word
+from snapbreaker.monitor.prefilter import words_of
 from snapbreaker.monitor.programs import programs_of
 from snapbreaker.monitor.rule import Pack, Rule, RuleType
 
@@ -152,10 +152,10 @@ def _compiled(pattern: str, flag_names: Sequence[str], kind: RuleType) -> re.Pat
 
 def _needles(table: Mapping[str, Any], pattern: re.Pattern[str]) -> tuple[frozenset[bytes], frozenset[bytes]]:
     """The prefilter of an issue rule: as given, else what the pattern itself tells (maybe nothing)."""
-    words = frozenset(longest_word(phrase.lower()) for phrase in table.get("words", []))
+    words = frozenset(words_of(phrase) for phrase in table.get("words", []))
     literals = [literal.lower() for literal in table.get("literals", [])]
     if b"" in words or "" in literals:
-        raise _Bad("an empty word or literal is in every line; leave it out")
+        raise _Bad("a word or literal without a letter or digit finds nothing; leave it out")
     if not words and not literals:
         literals = list(patterns.needles(pattern.pattern, pattern.flags) or ())
     if not all(literal.isascii() for literal in literals):

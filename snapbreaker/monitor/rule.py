@@ -35,7 +35,8 @@ class RuleType(StrEnum):
 class Rule:
     """One pattern with its meaning.
 
-    ``words`` and ``literals`` are the prefilter: text without one of them is not tried. Both empty: every line is.
+    ``phrases`` of whole words, as ``words_of`` makes them, and ``literals``, which may lie inside a longer word, are
+    the prefilter: a line with none of them is not tried. Both empty: every line is.
     """
 
     pack: str
@@ -43,7 +44,7 @@ class Rule:
     type: RuleType
     pattern: re.Pattern[str]
     reason: str
-    words: frozenset[bytes] = frozenset()
+    phrases: frozenset[bytes] = frozenset()
     literals: frozenset[bytes] = frozenset()
     link: str = ""
     examples: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class Rule:
 
     @property
     def needles(self) -> frozenset[bytes]:
-        return self.words | self.literals
+        return self.phrases | self.literals
 
     def matches(self, text: str) -> bool:
         return bool(self.pattern.fullmatch(text) if self.type.whole_line else self.pattern.search(text))

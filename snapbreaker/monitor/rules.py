@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,9 +18,9 @@ class RuleSet:
     """Packs in rising precedence: a later one wins over an earlier one.
 
     For one line the packs are asked from the last to the first. In each, masks blank what they match, for this
-    pack and all earlier ones; then the first issue rule that matches decides, unless an allow rule of this pack or
-    a later one matches the whole line. Where no issue rule matches, the line is fine (in strict mode: if an allow
-    or expect rule of any pack matches the whole line).
+    pack and all earlier ones; then the first issue rule decides that matches both the line as it is and what the
+    masks left of it, unless an allow rule of this pack or a later one matches the whole line. Where no issue rule
+    decides, the line is fine (in strict mode: if an allow or expect rule of any pack matches the whole line).
     """
 
     def __init__(self, packs: Iterable[Pack]) -> None:
@@ -28,7 +29,7 @@ class RuleSet:
         issues = [rule for pack in self.packs for rule in pack.rules if rule.type.trips]
         self.always = any(not rule.needles for rule in issues)
         self.prefilter = Prefilter(
-            (word for rule in issues for word in rule.words),
+            (phrase for rule in issues for phrase in rule.phrases),
             (literal for rule in issues for literal in rule.literals),
         )
 
@@ -48,13 +49,16 @@ class RuleSet:
 
     def judge(self, text: str, needles: set[bytes]) -> Rule | None:
         """The issue rule that ``text`` trips, or None. ``needles`` are those of the prefilter that it holds."""
+        candidates = [(layer, layer.candidates(text, needles)) for layer in self._layers]
+        if not any(rules for _, rules in candidates):
+            return None
+        candidates = list(itertools.takewhile(lambda entry: not entry[0].allows(text), candidates))
         masked = text
-        for depth, layer in enumerate(self._layers):
+        for layer, rules in candidates:
             masked = layer.mask(masked)
-            rule = layer.issue(masked, needles)
-            if rule:
-                allowed = any(above.allows(text) for above in self._layers[: depth + 1])
-                return None if allowed else rule
+            for rule in rules:
+                if rule.pattern.search(masked):
+                    return rule
         return None
 
     def expects(self, text: str) -> bool:
@@ -76,11 +80,13 @@ class _Layer:
             text = rule.pattern.sub(_blank, text)
         return text
 
-    def issue(self, text: str, needles: set[bytes]) -> Rule | None:
-        for rule, wanted in self._issues:
-            if (not wanted or not wanted.isdisjoint(needles)) and rule.pattern.search(text):
-                return rule
-        return None
+    def candidates(self, text: str, needles: set[bytes]) -> list[Rule]:
+        """The issue rules that match when nothing is masked."""
+        return [
+            rule
+            for rule, wanted in self._issues
+            if (not wanted or not wanted.isdisjoint(needles)) and rule.pattern.search(text)
+        ]
 
     def allows(self, text: str) -> bool:
         return any(rule.pattern.fullmatch(text) for rule in self._allow)
