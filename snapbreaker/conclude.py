@@ -81,6 +81,12 @@ class Story:
             }
         }
 
+    def recall(self, status: dict[str, Any]) -> None:
+        """Take from the state file what an earlier part of the story noted there."""
+        issue, earlier = status.get("issue"), status.get("story")
+        self.issue = Issue.from_dict(issue) if isinstance(issue, dict) else None
+        self.earlier = earlier if isinstance(earlier, dict) else {}
+
     def report(self, exit_code: int) -> Report:
         """The whole story as the one model that every renderer reads."""
         meta, state = self.record.meta, self.record.state
@@ -180,10 +186,12 @@ class Story:
             done = self.committed
             phases.append(Phase("commit", done.started, done.seconds, f"undo set of {done.changes.total} paths"))
         if self.outcome is not None:
-            back, paths = self.outcome, sum(volume.changes.total for volume in self.outcome.volumes)
+            back = self.outcome
+            paths = sum(volume.changes.total for volume in back.volumes)
+            verifying = sum(volume.verify_seconds for volume in back.volumes)
             phases.append(Phase("restore", back.started, back.restore_seconds, f"{paths} paths put back"))
             verified = back.started + back.restore_seconds
-            phases.append(Phase("verify", verified, back.verify_seconds, f"{back.compared} paths compared"))
+            phases.append(Phase("verify", verified, verifying, "everything compared again"))
         return phases
 
 
@@ -220,8 +228,9 @@ def _exit_code(record: Record, story: Story) -> int:
 
 
 def _tell_rollback(report: Report, outcome: Outcome) -> None:
-    report.compared = [Comparison("paths", outcome.compared, outcome.verify_seconds)] if outcome.compared else []
     for volume in outcome.volumes:
+        if volume.compared:
+            report.compared.append(Comparison(f"files below {volume.root}", 0, volume.verify_seconds))
         report.differences += [
             PathNote(model.absolute(volume.root, found.path), found.text) for found in volume.differences
         ]

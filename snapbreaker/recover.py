@@ -78,15 +78,12 @@ def recover_record(record: Record, narrator: Narrator) -> int:
 
 def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Story:
     story = Story(record, narrator, verb="recover", invocation=("snapbreaker", "recover"))
-    issue, earlier = status.get("issue"), status.get("story")
-    if isinstance(issue, dict):
-        story.issue = Issue.from_dict(issue)
+    story.recall(status)
+    if story.issue is not None:
         story.warnings.append("snapbreaker itself ended during the rollback; it was finished afterwards")
     elif "goal" not in status:
         reason = "snapbreaker itself was ended while the command ran"
         story.issue = Issue(IssueType.INTERRUPTED, reason, "recover", time=time.time())
-    if isinstance(earlier, dict):
-        story.earlier = earlier
     return story
 
 

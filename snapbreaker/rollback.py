@@ -67,6 +67,8 @@ class VolumeOutcome:
     differences: list[Difference] = field(default_factory=list)
     displaced: list[str] = field(default_factory=list)
     deleted: list[bytes] = field(default_factory=list)
+    compared: bool = False
+    verify_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -78,14 +80,13 @@ class Outcome:
     missing_mounts: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     restore_seconds: float = 0.0
-    verify_seconds: float = 0.0
-    compared: int = 0  # paths that the last verification looked at
     started: float = field(default_factory=time.time)
 
     @property
     def verified(self) -> bool:
         spoiled = any(volume.failures or volume.differences for volume in self.volumes)
-        return not (spoiled or self.errors or self.missing_mounts)
+        compared = all(volume.compared for volume in self.volumes)
+        return compared and not (spoiled or self.errors or self.missing_mounts)
 
 
 def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: Sequence[str] = ()) -> Outcome:
@@ -135,7 +136,8 @@ def _roll_back_volume(
             outcome.restore_seconds += time.monotonic() - started
             started = time.monotonic()
             mine.differences = _verify(volume, old, live, goal, touched)
-            outcome.verify_seconds += time.monotonic() - started
+            mine.compared = True
+            mine.verify_seconds += time.monotonic() - started
             if not (mine.differences or mine.failures):
                 return
 

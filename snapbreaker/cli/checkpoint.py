@@ -12,8 +12,9 @@ from snapbreaker.checkpoint.lock import Lock
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import chosen, narrator_for, print_changes, print_json, shown
+from snapbreaker.cli.options import chosen, narrator_for, print_changes, print_json
 from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.report.wording import path_text
 
 
 @click.group()
@@ -64,7 +65,7 @@ def list_(settings: Settings, as_json: bool) -> None:
         if as_json:
             print_json(facts)
         else:
-            click.echo(f"{record.id}  {facts['state']:<12} {_mark(facts)} {shown(facts['title'])}")
+            click.echo(f"{record.id}  {facts['state']:<12} {_mark(facts)} {path_text(facts['title'])}")
     if not records and not as_json:
         click.echo(f"no checkpoint in {settings.store.path}", err=True)
 
@@ -81,7 +82,7 @@ def show(settings: Settings, id: str | None, last: bool, as_json: bool) -> None:
         print_json({**record.meta.as_dict(), "status": record.status, "pinned": record.pinned})
         return
     for name, value in _description(record):
-        click.echo(f"{name + ':':<10} {shown(value)}")
+        click.echo(f"{name + ':':<10} {path_text(value)}")
 
 
 @checkpoint.command()

@@ -9,7 +9,8 @@ import click
 
 from snapbreaker import selection
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import print_json, shown
+from snapbreaker.cli.options import print_json
+from snapbreaker.report.wording import path_text
 from snapbreaker.volumes import discover
 
 
@@ -27,7 +28,9 @@ def doctor(settings: Settings, scope: tuple[str, ...], keep: tuple[str, ...], as
         if as_json:
             print_json(_as_dict(volume, chosen, answers))
             continue
-        click.echo(f"{shown(volume.root)}: {chosen or 'NO BACKEND'}  ({volume.fstype} on {shown(volume.source)})")
+        click.echo(
+            f"{path_text(volume.root)}: {chosen or 'NO BACKEND'}  ({volume.fstype} on {path_text(volume.source)})"
+        )
         for name, availability in answers:
             click.echo(f"  {name}: {'available' if availability else 'not available'}")
             for reason in availability.reasons:
@@ -38,7 +41,7 @@ def doctor(settings: Settings, scope: tuple[str, ...], keep: tuple[str, ...], as
         if as_json:
             print_json({"left_out": left.path, "why": left.why})
         else:
-            click.echo(f"left out: {shown(left.path)}: {left.why}")
+            click.echo(f"left out: {path_text(left.path)}: {left.why}")
     for text in [] if as_json else _machine():
         click.echo(text)
 

@@ -14,6 +14,7 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.narrator import EventNarrator, Narrator, TextNarrator
+from snapbreaker.report.wording import path_text
 from snapbreaker.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -58,12 +59,4 @@ def print_changes(changes: Iterable[Changed], as_json: bool) -> None:
             print_json(asdict(change))
             continue
         why = f"  ({', '.join(change.aspects)})" if change.aspects else ""
-        click.echo(f"{change.sign} {shown(change.path)}{why}")
-
-
-def shown(text: str) -> str:
-    """A path as it can be shown: control characters and bytes that are not UTF-8 escaped."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").translate(CONTROL)
-
-
-CONTROL = {code: repr(chr(code))[1:-1] for code in [*range(32), 127]}
+        click.echo(f"{change.sign} {path_text(change.path)}{why}")

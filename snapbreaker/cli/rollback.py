@@ -15,13 +15,14 @@ from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import chosen, narrator_for, print_changes, shown, told
+from snapbreaker.cli.options import chosen, narrator_for, print_changes, told
 from snapbreaker.conclude import Story, conclude
 from snapbreaker.differences import differences
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.narrator import Narrator
 from snapbreaker.paths import is_below
+from snapbreaker.report.wording import path_text
 from snapbreaker.rollback import Goal, conflicts, refuse_conflicts, roll_back
 from snapbreaker.signals import deferred
 
@@ -83,6 +84,7 @@ def _roll_back(record: Record, goal: Goal, narrator: Narrator) -> int:
     with deferred():
         record.adopt([Owner.of(os.getpid())])
         story = Story(record, narrator, verb="rollback", invocation=["snapbreaker", *sys.argv[1:]])
+        story.recall(record.status)
         story.outcome = roll_back(record, goal, narrator.progress)
         return conclude(record, story)
 
@@ -125,6 +127,6 @@ def _preview(record: Record, goal: Goal, as_json: bool) -> int:
     print_changes(differences(record, goal), as_json)
     if goal.undo and (found := conflicts(record, goal.paths)):
         for path in found:
-            click.echo(f"conflict: {shown(os.fsdecode(path))} changed again since the run", err=True)
+            click.echo(f"conflict: {path_text(os.fsdecode(path))} changed again since the run", err=True)
         return Exit.NOT_STARTED
     return Exit.OK

@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
-from snapbreaker.cli.options import print_json, shown
+from snapbreaker.cli.options import print_json
 from snapbreaker.errors import UsageError
 from snapbreaker.issue import Issue
 from snapbreaker.monitor.judge import check_log
 from snapbreaker.monitor.packs import builtin_packs
 from snapbreaker.monitor.rule import Rule
 from snapbreaker.monitor.rules import RuleSet
+from snapbreaker.report.wording import line_text, path_text
 
 TRIPS = 1  # the exit code of `rules check` for a log that would have halted the run
 
@@ -37,7 +38,7 @@ def list_(command: str | None, files: tuple[str, ...], profiles: tuple[str, ...]
         if as_json:
             print_json(_facts(rule))
         else:
-            click.echo(f"{rule.type:<10}  {rule.full_name:<32}  {shown(rule.reason)}")
+            click.echo(f"{rule.type:<10}  {rule.full_name:<32}  {line_text(rule.reason)}")
 
 
 @rules.command()
@@ -90,7 +91,7 @@ def _first_issue(rule_set: RuleSet, file: str, status: int, strict: bool) -> Iss
         with open(file, "rb") as log:
             return check_log(rule_set, log, source=file, status=status, strict=strict)
     except OSError as error:
-        raise UsageError(f"{shown(file)}: cannot read the log: {error.strerror}") from None
+        raise UsageError(f"{path_text(file)}: cannot read the log: {error.strerror}") from None
 
 
 def _verdict(issue: Issue) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def _verdict(issue: Issue) -> dict[str, Any]:
 def _sentence(issue: Issue) -> str:
     if not issue.line_number:
         return f"{issue.type}: {issue.reason}"
-    return f"{issue.type} at line {issue.line_number}: {shown(issue.line)}\n  {issue.reason} ({issue.rule})"
+    return f"{issue.type} at line {issue.line_number}: {line_text(issue.line)}\n  {issue.reason} ({issue.rule})"
 
 
 def _facts(rule: Rule) -> dict[str, Any]:
