@@ -12,6 +12,7 @@ from snapbreaker import mounts, selection
 from snapbreaker.backend import Backend, Creation, Stored, Volume
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.discard import discard
+from snapbreaker.checkpoint.lock import runtime_directory
 from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.record import Meta, Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
@@ -41,7 +42,7 @@ def create(store: Store, request: Request, progress: Progress = silent) -> Recor
 
     Raises SnapbreakerError when it could not be made whole; nothing is left of it then.
     """
-    scope = discover(request.scope, request.keep, [str(store.path)])
+    scope = discover(request.scope, request.keep, [str(store.path), runtime_directory()])
     chosen = [(volume, selection.choose(volume, request.backend)[0]) for volume in scope.volumes]
     record = store.new()
     record.begin(list(request.owners))

@@ -11,6 +11,7 @@ from pathlib import Path
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.linux.durable import write_file
+from snapbreaker.linux.times import times_kept
 
 DEFAULT = "/var/lib/snapbreaker"
 ID = re.compile(r"^\d{6,}-\d{8}T\d{6}$")
@@ -25,7 +26,10 @@ class Store:
     def prepare(self) -> None:
         """Make the store, 0700. Raises CheckpointError where others could write into it, or nobody can."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.exists():
+                above = next(parent for parent in self.path.parents if parent.exists())
+                with times_kept(str(above)):  # it may lie in a scope, which the store is left out of
+                    self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             facts = self.path.stat()
             if facts.st_uid != os.geteuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise CheckpointError(

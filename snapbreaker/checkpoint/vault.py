@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,25 +12,13 @@ from snapbreaker.backend import Volume
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.remove import remove_tree
 from snapbreaker.linux.durable import read_json, write_json
-
-
-@contextmanager
-def _times_kept(directory: str) -> Iterator[int]:
-    """A descriptor of ``directory``, whose mtime is afterwards what it was."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        before = os.fstat(fd)
-        yield fd
-        if os.fstat(fd).st_mtime_ns != before.st_mtime_ns:
-            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-    finally:
-        os.close(fd)
+from snapbreaker.linux.times import times_kept
 
 
 def make(volume: Volume, checkpoint: str) -> str:
     """The empty vault of ``checkpoint`` on ``volume``, 0700. Raises CheckpointError where it cannot be made."""
     try:
-        with _times_kept(volume.mountpoint) as fd:
+        with times_kept(volume.mountpoint) as fd:
             with suppress(FileExistsError):
                 os.mkdir(".snapbreaker", 0o700, dir_fd=fd)
             facts = os.stat(".snapbreaker", dir_fd=fd, follow_symlinks=False)
@@ -64,7 +51,7 @@ def remove(volume: Volume, checkpoint: str) -> None:
         with suppress(OSError):  # another volume of this checkpoint on the same mount still has its vault here
             os.rmdir(own)
     if os.path.isdir(base) and not os.listdir(base):
-        with _times_kept(volume.mountpoint) as fd, suppress(OSError):
+        with times_kept(volume.mountpoint) as fd, suppress(OSError):
             os.rmdir(".snapbreaker", dir_fd=fd)
 
 

@@ -29,7 +29,7 @@ rm -f /usr/bin/python3.11 /usr/local/bin/snapbreaker
 mv /usr/bin/cp /usr/bin/btrfs /root/
 echo broken >/etc/passwd
 mv /usr/lib/x86_64-linux-gnu/libc.so.6 /root/libc.so.6
-/bin/true && exit 9
+/bin/true 2>/dev/null && exit 9
 """
 TRIP = 'echo "ERROR: migration 42 failed"\n'
 GO_ON = "while :; do echo more; done\n"
@@ -52,6 +52,7 @@ def machine(request: pytest.FixtureRequest, make_filesystem: MakeFilesystem, bun
     program = root / PROGRAM.lstrip("/")
     program.write_bytes(bundle.read_bytes())
     program.chmod(0o755)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root / "run"], check=True)
     subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
     return root
 
