@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from snapbreaker.errors import RestoreError
@@ -105,8 +106,12 @@ def _restore(old: Tree, live: LiveTree, stage: Stage, plan: Plan, room: Room, pr
     swap = Swap(live, stage, plan, locks)
     swap.run(progress)
     Finish(old, live, plan, locks).run([*swap.touched, *staging.tops], swap.projects, progress)
-    ops.syncfs(stage.fd)
-    stage.seal()
+    try:
+        ops.syncfs(stage.fd)
+    except OSError as error:
+        plan.failures[b""] = f"what was restored may not be on disk: {error.strerror}"
+    with suppress(OSError):  # what this leaves behind goes with the next attempt
+        stage.seal()
     return _result(stage, plan, staging, room)
 
 

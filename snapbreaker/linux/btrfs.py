@@ -53,7 +53,8 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Subvolume:
     """What BTRFS_IOC_GET_SUBVOL_INFO tells of one subvolume. ``parent`` is 0 for the top level.
 
-    ``generation`` is that of the last change, ``parent_uuid`` the snapshot's origin (all zeros: not a snapshot).
+    ``generation`` is that of the last change of anything in it (ctransid: making a snapshot of it is none),
+    ``parent_uuid`` the snapshot's origin (all zeros: not a snapshot).
     """
 
     id: int
@@ -124,8 +125,8 @@ def subvolume_info(fd: int) -> Subvolume:
     answer = bytearray(_SUBVOL_INFO.size)
     fcntl.ioctl(fd, _GET_SUBVOL_INFO, answer)
     fields = _SUBVOL_INFO.unpack(answer)
-    identity, _, parent, _, generation, flags, uuid, parent_uuid = fields[:8]
-    return Subvolume(identity, parent, generation, bool(flags & _ROOT_READ_ONLY), uuid.hex(), parent_uuid.hex())
+    identity, _, parent, _, _, flags, uuid, parent_uuid, _, changed = fields[:10]
+    return Subvolume(identity, parent, changed, bool(flags & _ROOT_READ_ONLY), uuid.hex(), parent_uuid.hex())
 
 
 def path_in_subvolume(fd: int) -> bytes:
