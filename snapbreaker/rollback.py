@@ -18,7 +18,7 @@ from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Change
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.restore import restore
-from snapbreaker.files.stage import Stage
+from snapbreaker.files.stage import Stage, attempts
 from snapbreaker.files.tree import Tree, sort_key
 from snapbreaker.files.undo import UndoSet
 from snapbreaker.files.verify import Difference, verify
@@ -96,7 +96,7 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
     single paths are in the outcome. Raises nothing but for bugs: an error that ends the work on a volume is in
     ``Outcome.errors``.
     """
-    record.enter(State.RESTORING, goal=goal.as_dict())
+    record.enter(State.RESTORING, goal=goal.as_dict(), since=_since(record))
     outcome = Outcome(errors=list(errors))
     meta = record.meta
     roots = [volume.stored.volume.root for volume in meta.volumes]
@@ -110,10 +110,22 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
         try:
             _roll_back_volume(record, volume, goal, mine, outcome, progress)
         except (OSError, SnapbreakerError) as error:
-            outcome.errors.append(_told(mine.root, error))
+            outcome.errors.append(told(mine.root, error))
     record.enter(State.VERIFYING)
     record.enter(goal.rest if outcome.verified else State.FAILED)
     return outcome
+
+
+def _since(record: Record) -> dict[str, int]:
+    """By volume, the number of the first restore of this rollback; one that is resumed keeps what it noted."""
+    status = record.status
+    if State(status["state"]) in (State.RESTORING, State.VERIFYING) and "since" in status:
+        noted: dict[str, int] = status["since"]
+        return noted
+    vaults = {str(volume.stored.volume.number): volume.stored.vault for volume in record.meta.volumes}
+    return {
+        number: max(attempts(vault), default=0) + 1 for number, vault in vaults.items() if os.path.isdir(vault)
+    }
 
 
 def _roll_back_volume(
@@ -216,7 +228,8 @@ def _covered(path: bytes, wanted: Sequence[bytes]) -> bool:
     return any(not part or path == part or path.startswith(part + b"/") for part in wanted)
 
 
-def _told(root: str, error: OSError | SnapbreakerError) -> str:
+def told(root: str, error: OSError | SnapbreakerError) -> str:
+    """What ended the work on the volume at ``root``, in one line."""
     if isinstance(error, SnapbreakerError):
         return f"{root}: {error}"
     return f"{root}: {_where(error)}: {error.strerror}"

@@ -9,6 +9,7 @@ from snapbreaker.backend import Volume
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.files.remove import remove_tree
+from snapbreaker.files.stage import remove_attempts
 
 
 def discard(record: Record, volumes: list[tuple[Volume, str]] | None = None) -> None:
@@ -17,6 +18,7 @@ def discard(record: Record, volumes: list[tuple[Volume, str]] | None = None) -> 
         own = f"{volume.vault_base}/{record.id}/{volume.number}"
         if os.path.isdir(own):
             backend = selection.load(backend_name)
+            _remove_displaced(volume, own)
             backend.discard(volume, own, str(record.path / "volumes" / str(volume.number)))
         vault.remove(volume, record.id)
     parent = os.open(record.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -25,3 +27,15 @@ def discard(record: Record, volumes: list[tuple[Volume, str]] | None = None) -> 
         os.fsync(parent)
     finally:
         os.close(parent)
+
+
+def _remove_displaced(volume: Volume, own: str) -> None:
+    """What restores took away: in the vault, and in the subvolumes of the tree itself."""
+    try:
+        root = os.open(volume.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        remove_attempts(own, root)
+    finally:
+        os.close(root)

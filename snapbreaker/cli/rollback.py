@@ -22,6 +22,7 @@ from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.narrator import Narrator
 from snapbreaker.paths import is_below
+from snapbreaker.redo import redo, refuse
 from snapbreaker.report.wording import path_text
 from snapbreaker.rollback import Goal, conflicts, refuse_conflicts, roll_back
 from snapbreaker.signals import deferred
@@ -40,6 +41,7 @@ Examples:
 @click.option(
     "--whole", is_flag=True, help="Back to the instant of the checkpoint, not only what the run changed."
 )
+@click.option("--redo", "again", is_flag=True, help="Take the rollback of a finished run back.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be put back.")
 @click.option("--force", is_flag=True, help="Also where paths changed again since the run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -51,6 +53,7 @@ def rollback(
     last: bool,
     paths: tuple[str, ...],
     whole: bool,
+    again: bool,
     dry_run: bool,
     force: bool,
     yes: bool,
@@ -63,6 +66,8 @@ def rollback(
     """
     record = chosen(settings.store, id, last, "roll back")
     narrator = narrator_for(as_json, settings.verbosity)
+    if again:
+        return told(narrator, lambda: _redo(record, narrator))
     wanted = tuple(_inside(record, path) for path in paths)
     goal = _goal(record, whole, wanted)
     if dry_run:
@@ -86,6 +91,16 @@ def _roll_back(record: Record, goal: Goal, narrator: Narrator) -> int:
         story = Story(record, narrator, verb="rollback", invocation=["snapbreaker", *sys.argv[1:]])
         story.recall(record.status)
         story.outcome = roll_back(record, goal, narrator.progress)
+        return conclude(record, story)
+
+
+def _redo(record: Record, narrator: Narrator) -> int:
+    refuse(record)
+    preload.load()
+    with Lock(f"rollback --redo {record.id}"), deferred():
+        record.adopt([Owner.of(os.getpid())])
+        story = Story(record, narrator, verb="rollback", invocation=["snapbreaker", *sys.argv[1:]])
+        story.outcome = redo(record, narrator.progress)
         return conclude(record, story)
 
 

@@ -1,0 +1,63 @@
+"""Undoing a rollback: what it took away comes back, out of the slots that it was displaced into."""
+
+from __future__ import annotations
+
+import time
+
+from snapbreaker.checkpoint.record import Record, VolumeRecord
+from snapbreaker.checkpoint.states import State
+from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.files.displaced import Displaced
+from snapbreaker.files.restore import restore
+from snapbreaker.files.stage import Stage, attempts
+from snapbreaker.progress import Progress, silent
+from snapbreaker.rollback import Goal, Outcome, VolumeOutcome, live_tree, told
+
+
+def refuse(record: Record) -> None:
+    """Raise CheckpointError unless ``record`` is a committed run that was rolled back as a whole."""
+    goal = Goal.from_dict(record.status.get("goal", {}))
+    if record.state is not State.ROLLED_BACK or not goal.undo:
+        raise CheckpointError(
+            f"checkpoint {record.id} is {record.state}: there is no rollback of a finished run to take back",
+            "what the rollback of a halted run took away lies in the vault; `report` says where",
+        )
+
+
+def redo(record: Record, progress: Progress = silent) -> Outcome:
+    """Bring back what the last rollback of ``record`` displaced; the record is *committed* again, or *failed*.
+
+    Cut off in the middle, `recover` goes the other way and finishes the rollback again.
+    """
+    record.enter(State.RESTORING, goal=Goal(undo=True).as_dict())
+    outcome = Outcome()
+    for volume in record.meta.volumes:
+        mine = VolumeOutcome(volume.stored.volume.root)
+        outcome.volumes.append(mine)
+        try:
+            _redo_volume(volume, record.status["since"], mine, outcome, progress)
+        except (OSError, SnapbreakerError) as error:
+            outcome.errors.append(told(mine.root, error))
+    record.enter(State.VERIFYING)
+    record.enter(State.COMMITTED if outcome.verified else State.FAILED)
+    return outcome
+
+
+def _redo_volume(
+    volume: VolumeRecord, since: dict[str, int], mine: VolumeOutcome, outcome: Outcome, progress: Progress
+) -> None:
+    vault = volume.stored.vault
+    first = since.get(str(volume.stored.volume.number), 1)
+    with live_tree(volume) as live:
+        for attempt in sorted((number for number in attempts(vault) if number >= first), reverse=True):
+            with Displaced.open(vault, attempt, live) as old:
+                started = time.monotonic()
+                changes = list(old.changes(live))
+                mine.changes.add(mine.root, changes)
+                stage = Stage(vault)
+                if changes:
+                    restored = restore(old, live, changes, stage, progress)
+                    mine.failures += [(failure.path, failure.text) for failure in restored.failures]
+                outcome.restore_seconds += time.monotonic() - started
+                mine.differences = old.verify(live)
+        mine.compared = True
