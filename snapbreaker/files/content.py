@@ -79,7 +79,8 @@ def same_content(a: Content, b: Content) -> bool:
     """Whether both hold the same bytes, however sparse each is."""
     if a.size != b.size:
         return False
-    for start, end in _union(_data(a), _data(b)):
+    there, here = _data(a), _data(b)
+    for start, end in there if there == here else _union(there, here):
         for offset in range(start, end, _BLOCK):
             length = min(_BLOCK, end - offset)
             if _read(a, offset, length) != _read(b, offset, length):
@@ -93,6 +94,8 @@ def same_sparseness(a: Content, b: Content) -> bool:
     A hole that is data of zeros on the other side differs. Space that is allocated and was never written does not
     count: it shows as a hole or as data of zeros, depending on whether someone has read it since it was cached.
     """
+    if _data(a) == _data(b):
+        return True
     different = _symmetric_difference(_grains(_data(a), a.size), _grains(_data(b), b.size))
     if not different:
         return True
@@ -173,7 +176,12 @@ def _read(content: Content, offset: int, length: int) -> bytes:
     """``length`` bytes at ``offset``, zeros for holes; shorter when the file became shorter meanwhile."""
     pieces: list[bytes] = []
     end, at = offset + length, offset
-    for extent in content.extents[_first_after(content.extents, offset) :]:
+    first = _first_after(content.extents, offset)
+    if first < len(content.extents):
+        extent = content.extents[first]
+        if extent.offset <= offset and end <= extent.offset + extent.length:
+            return os.pread(content.fd, length, extent.source + offset - extent.offset)
+    for extent in content.extents[first:]:
         if extent.offset >= end:
             break
         start = max(extent.offset, at)
@@ -185,7 +193,7 @@ def _read(content: Content, offset: int, length: int) -> bytes:
             return b"".join(pieces)
         at = stop
     pieces.append(_ZEROS[: end - at])
-    return pieces[1] if len(pieces) == 3 and len(pieces[1]) == length else b"".join(pieces)
+    return b"".join(pieces)
 
 
 def _first_after(extents: tuple[Extent, ...], offset: int) -> int:

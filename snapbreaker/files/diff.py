@@ -90,32 +90,32 @@ class _Comparison:
         return Change(entry.path, None, entry, Aspect.ADDED)
 
     def _both(self, a: Entry, b: Entry) -> Iterator[Change]:
-        current, aspects = self._settled(a, b)
+        kept = self._keeps_content(a.path)
+        current, aspects = self._settled(a, b, kept)
         if current is None:
             yield self._removed(a)
             return
-        linked = not self._keeps_content(a.path) and self._groups.note(a, current)
+        linked = not kept and self._groups.note(a, current)
         if linked and not aspects & Aspect.TYPE:
             self._groups.hold(Change(a.path, a, current, aspects))
         elif aspects:
             yield Change(a.path, a, current, aspects)
 
-    def _settled(self, a: Entry, b: Entry) -> tuple[Entry | None, Aspect]:
+    def _settled(self, a: Entry, b: Entry, kept: bool) -> tuple[Entry | None, Aspect]:
         """How ``b`` differs from ``a``, read again when it changes while it is read; None when it vanished."""
         current: Entry | None = b
         for attempt in range(_ATTEMPTS):
             if current is None:
                 break
             try:
-                return current, self._aspects(a, current)
+                return current, self._aspects(a, current, kept)
             except _NewChanged as change:
                 if attempt + 1 == _ATTEMPTS:
                     raise change.error from None
                 current = self._new.lookup(b.path)
         return None, Aspect.NONE
 
-    def _aspects(self, a: Entry, b: Entry) -> Aspect:
-        kept = self._keeps_content(a.path)
+    def _aspects(self, a: Entry, b: Entry, kept: bool) -> Aspect:
         key = (a.dev, a.ino, b.dev, b.ino, kept)
         several = a.nlink > 1 and b.nlink > 1 and not a.is_dir
         if several and key in self._known:
