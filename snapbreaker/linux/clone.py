@@ -19,6 +19,7 @@ _FICLONERANGE = iow(0x94, 13, _CLONE_RANGE.size)
 _FIEMAP = struct.Struct("=QQIIII")  # start, length, flags, mapped extents, extent count, reserved
 _FIEMAP_EXTENT = struct.Struct("=QQQ16xI12x")  # logical, physical, length, flags
 _FS_IOC_FIEMAP = iowr(ord("f"), 11, _FIEMAP.size)
+_FLAG_SYNC = 0x1  # write dirty pages first: until then data in space allocated ahead counts as unwritten
 _EXTENT_LAST = 0x1
 _EXTENT_UNWRITTEN = 0x800
 _EXTENTS_PER_CALL = 128
@@ -77,7 +78,7 @@ def unwritten_ranges(fd: int, size: int) -> list[tuple[int, int]]:
     start = 0
     while start < size:
         buffer = bytearray(_FIEMAP.size + _EXTENTS_PER_CALL * _FIEMAP_EXTENT.size)
-        _FIEMAP.pack_into(buffer, 0, start, size - start, 0, 0, _EXTENTS_PER_CALL, 0)
+        _FIEMAP.pack_into(buffer, 0, start, size - start, _FLAG_SYNC, 0, _EXTENTS_PER_CALL, 0)
         try:
             fcntl.ioctl(fd, _FS_IOC_FIEMAP, buffer)
         except OSError as error:
