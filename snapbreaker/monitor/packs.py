@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ class _Bad(Exception):
     """What is wrong, before it is known where."""
 
 
-def builtin_packs() -> dict[str, Pack]:
-    """Every pack that comes with snapbreaker, by name."""
+@cache
+def builtin_packs() -> Mapping[str, Pack]:
+    """Every pack that comes with snapbreaker, by name. Read once."""
     folder = resources.files("snapbreaker") / "rules"
     files = sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name)
     packs = [parse_pack(item.read_text("utf-8"), item.name, item.name.removesuffix(".toml")) for item in files]
@@ -184,5 +186,5 @@ def _needed(table: Mapping[str, Any], key: str) -> str:
 
 def _line_of_rule(text: str, index: int) -> int:
     """The line on which the ``index``-th ``[[rule]]`` begins."""
-    starts = [m.start() for m in re.finditer(r"^\s*\[\[\s*rule\s*\]\]", text, re.MULTILINE)]
+    starts = [m.start() for m in re.finditer(r"^[ \t]*\[\[[ \t]*rule[ \t]*\]\]", text, re.MULTILINE)]
     return text.count("\n", 0, starts[index]) + 1 if index < len(starts) else 1

@@ -118,9 +118,9 @@ def _endless_bodies(tree: Any) -> Iterator[Any]:
 def _ambiguous(body: Any, ignore_case: bool) -> bool:
     """Whether the body of an endless repeat can match one text in several ways."""
     items = _flat(body)
-    repeated = frozenset[str]().union(*(_chars(a[2], ignore_case) for op, a in items if _endless(op, a)))
-    fences = [_node_chars(op, a, ignore_case) for op, a in items if not _endless(op, a) and _mandatory(op, a)]
-    if repeated and not any(fence.isdisjoint(repeated) for fence in fences):
+    elastic = frozenset[str]().union(*(_node_chars(op, a, ignore_case) for op, a in items if _elastic(op, a)))
+    fences = [_node_chars(op, a, ignore_case) for op, a in items if _mandatory(op, a) and not _elastic(op, a)]
+    if elastic and not any(fence.isdisjoint(elastic) for fence in fences):
         return True
     for op, argument in items:
         if op == "BRANCH":
@@ -132,13 +132,25 @@ def _ambiguous(body: Any, ignore_case: bool) -> bool:
     return False
 
 
-def _mandatory(op: str, argument: Any) -> bool:
-    """Whether the node matches at least one character."""
+def _width(op: str, argument: Any) -> tuple[int, int]:
+    """The least and the greatest number of characters that the node matches."""
     if op in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-        return bool(argument[0]) and argument[2].getwidth()[0] > 0
+        low, high = argument[2].getwidth()
+        return argument[0] * low, int(argument[1]) * high
     if op == "BRANCH":
-        return all(branch.getwidth()[0] > 0 for branch in argument[1])
-    return op in ("LITERAL", "NOT_LITERAL", "IN", "ANY")
+        widths = [branch.getwidth() for branch in argument[1]]
+        return min(low for low, _ in widths), max(high for _, high in widths)
+    return (1, 1) if op in ("LITERAL", "NOT_LITERAL", "IN", "ANY") else (0, 0)
+
+
+def _elastic(op: str, argument: Any) -> bool:
+    """Whether the node can match more or fewer characters, so that its neighbours can take some of them."""
+    low, high = _width(op, argument)
+    return low != high
+
+
+def _mandatory(op: str, argument: Any) -> bool:
+    return _width(op, argument)[0] > 0
 
 
 def _flat(tree: Any) -> list[tuple[str, Any]]:

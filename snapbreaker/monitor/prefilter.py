@@ -15,9 +15,9 @@ _WORDS = bytes(ord(chr(c).lower()) if c < 128 and chr(c).isalnum() else 0x20 for
 
 
 def words_of(phrase: str) -> bytes:
-    """``phrase`` as it is looked for: its words in lower case, one space around each; empty if it has none."""
-    words = phrase.encode().translate(_WORDS).split()
-    return b" %b " % b" ".join(words) if words else b""
+    """``phrase`` as it is looked for: lower case, a space for each other character; empty if it has no word."""
+    words = phrase.encode().translate(_WORDS).strip()
+    return b" %b " % words if words else b""
 
 
 class Prefilter:

@@ -35,8 +35,8 @@ class RuleType(StrEnum):
 class Rule:
     """One pattern with its meaning.
 
-    ``phrases`` of whole words, as ``words_of`` makes them, and ``literals``, which may lie inside a longer word, are
-    the prefilter: a line with none of them is not tried. Both empty: every line is.
+    ``phrases`` of whole words, as ``words_of`` makes them, and ``literals``, which may lie inside a longer word,
+    are the prefilter: a line with none of them is not tried. Both empty: every line is.
     """
 
     pack: str

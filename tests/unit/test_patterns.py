@@ -1,0 +1,93 @@
+"""What a pattern's tree tells; and which programs a command line runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from snapbreaker.monitor.patterns import needles, runaway
+from snapbreaker.monitor.prefilter import Prefilter, words_of
+from snapbreaker.monitor.programs import programs_of
+
+KNOWN = frozenset({"apt", "apt-get", "dpkg", "pip"})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("error", {"error"}),
+        ("(?i)ERROR: .*", {"error: "}),
+        ("[Ee]rror", {"error"}),
+        ("(?:foo|barb)x?", {"foo", "barb"}),
+        ("(?:foo|b)x?", None),
+        (r"\d+ failed", {" failed"}),
+        ("(?:abcd)?", None),
+        ("(?:abcd)+", {"abcd"}),
+        (r"^\d+$", None),
+        ("ab", None),
+        ("é123", {"123"}),
+    ],
+)
+def test_needles(pattern: str, expected: set[str] | None) -> None:
+    assert needles(pattern) == expected
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a+)+", "(a*)*b", r"(\w+\s?)+:", "(?:x|xx)+y", "(.*)+x", ".*a.*b.*c", "(?i:(A+))+"],
+)
+def test_patterns_that_run_away(pattern: str) -> None:
+    assert runaway(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"(?:\w+,\s*)+x", r"(?:[\w.]+/)+", r"a.*b", r"(?:\d{1,3}\.){3}\d+", r"(?:ab|cd)+", r"\s*x\s*", "[^ ]+: .*"],
+)
+def test_patterns_that_do_not(pattern: str) -> None:
+    assert runaway(pattern) is None
+
+
+def test_a_whole_line_may_have_more_wildcards() -> None:
+    assert runaway(".*a.*b.*", anchored=True) is None
+    assert runaway(".*a.*b.*c.*", anchored=True)
+
+
+def test_prefilter_finds_what_a_search_finds() -> None:
+    prefilter = Prefilter([words_of("no such file"), words_of("warn"), words_of("dpkg: error")], [b"error"])
+    data = b"a\nx: No Such File here\rValueERROR\n\nwarning\nWARN!\ndpkg: error\nno  such file"
+    found = [data[a:b] for a, b in prefilter.spans(data)]
+    assert found == [b"x: No Such File here", b"ValueERROR", b"WARN!", b"dpkg: error"]
+    assert all(prefilter.needles(line) for line in found)
+    assert not prefilter.needles(b"warning")
+    assert prefilter.spans(b"") == []
+    assert re.fullmatch(rb"", words_of("--"))
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("apt-get install x", {"apt-get"}),
+        ("/usr/bin/apt-get install x", {"apt-get"}),
+        ("sudo -E -u root apt install x", {"sudo", "apt"}),
+        ("chroot /srv/apt pip install x", {"chroot", "pip"}),
+        (
+            "env DEBIAN_FRONTEND=noninteractive nice -n 5 timeout 5 apt-get -y upgrade",
+            {"env", "apt-get"},
+        ),
+        ("sh -c 'cd /x && DEBIAN_FRONTEND=x apt-get -y install y; pip list'", {"sh", "cd", "apt-get", "pip"}),
+        ("bash -exo pipefail -c 'if true; then apt update; fi'", {"bash", "true", "apt", "fi"}),
+        ("chroot /root sh -ec 'dpkg -i x.deb'", {"chroot", "sh", "dpkg"}),
+        ("su - deploy -c 'pip install x'", {"su", "pip"}),
+        ("python3 -m pip install x", {"python3", "pip"}),
+        ("./deploy.sh apt", {"deploy.sh"}),
+        ("bash deploy.sh apt", {"bash"}),
+        ("git commit -m apt", {"git"}),
+        ("sh -c 'echo \"unclosed'", {"sh", "echo"}),
+        ("", set()),
+    ],
+)
+def test_programs(command: str, expected: set[str]) -> None:
+    assert programs_of(shlex.split(command), KNOWN) == expected
