@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from snapbreaker.errors import CheckpointError
 from snapbreaker.linux.pidfd import send_signal
 from snapbreaker.linux.process import Identity, cgroup_of, process
+from snapbreaker.linux.sched import urgent
 from snapbreaker.monitor.cgroup import Cgroup, Hierarchy
 from snapbreaker.thawer import Thawer
 from snapbreaker.writers import Writer
@@ -37,8 +38,9 @@ def frozen(scan: Callable[[], list[Writer]], root: str, timeout: float = TIMEOUT
     """Freeze every writer that ``scan`` finds, and scan again until it finds nobody new.
 
     A writer's cgroup is frozen as a whole when none of our ancestors lies in it, else the process alone is stopped
-    by SIGSTOP. All are let go at the end, also by a helper should this process be killed. Raises CheckpointError
-    for one that cannot be frozen or must not be (ourselves and our ancestors); ``root`` is named in the message.
+    by SIGSTOP. The block runs before all ordinary processes, so it is short on a busy machine too. All are let go
+    at the end, also by a helper should this process be killed. Raises CheckpointError for one that cannot be
+    frozen or must not be (ourselves and our ancestors); ``root`` is named in the message.
     """
     held = Frozen()
     writers = scan()
@@ -46,7 +48,7 @@ def frozen(scan: Callable[[], list[Writer]], root: str, timeout: float = TIMEOUT
         yield held
         return
     started = time.monotonic()
-    with _undisturbed(), Thawer() as thawer:
+    with _undisturbed(), Thawer() as thawer, urgent():
         holder = _Holder(held, thawer, root, timeout)
         try:
             started = time.monotonic()

@@ -31,12 +31,12 @@ Locate = Callable[[Collection[Inode]], Mapping[Inode, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """One process. ``paths`` are relative to the volume's root; ``mapped``: at least one only by a mapping."""
+    """One process. ``paths`` are relative to the volume's root, ``mapped`` those of them that it has mapped."""
 
     identity: Identity
     comm: str
     paths: tuple[bytes, ...]
-    mapped: bool
+    mapped: tuple[bytes, ...]
 
     @property
     def pid(self) -> int:
@@ -94,10 +94,11 @@ class Scan:
         for file, known in placed:
             path = self._located[file.inode] if known is None else known
             if path is not None and self._policy.of(path) is PathClass.RESTORE:
-                paths[path] = paths.get(path, True) and file.mapped
+                paths[path] = paths.get(path, False) or file.mapped
         if not paths:
             return None
-        return Writer(owner.identity, owner.comm, tuple(sorted(paths)), any(paths.values()))
+        mapped = tuple(sorted(path for path, is_mapped in paths.items() if is_mapped))
+        return Writer(owner.identity, owner.comm, tuple(sorted(paths)), mapped)
 
     def _look_up(self, inodes: Collection[Inode]) -> None:
         if inodes:

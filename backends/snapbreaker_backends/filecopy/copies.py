@@ -11,6 +11,7 @@ from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.proof import TICK_NS
 from snapbreaker.files.tree import Extent
+from snapbreaker.linux.lease import is_open_for_writing
 from snapbreaker.writers import Inode
 from snapbreaker_backends.filecopy.pack import PackWriter, Shrunk
 
@@ -70,16 +71,22 @@ class Copies:
             return None
         return copy if entry.ctime_ns <= self.settled_ns or inode in self._fresh else None
 
-    def take(self, entry: Entry, *, may_change: bool = False) -> Copy | None:
+    def take(self, entry: Entry, *, may_change: bool = False, alone: bool = False) -> Copy | None:
         """Copy the file now; None when it changed meanwhile, which does not matter with ``may_change``.
 
+        A write(2) sets the times before it writes, so one that is going on all the while does not show in them.
+        With ``alone`` None is also the answer when the file is open for writing before or after.
         Raises OSError, one of ``GONE`` when it is no longer there.
         """
         wait_for_tick(entry.ctime_ns, self.settled_ns)
         fd = self._tree.open_entry(entry)
         try:
+            if alone and is_open_for_writing(fd):
+                return None
             before = os.fstat(fd)
             extents = self._pack.add(fd, before.st_size, before.st_blocks * 512)
+            if alone and is_open_for_writing(fd):
+                return None
             after = os.fstat(fd)
         except Shrunk:
             return None

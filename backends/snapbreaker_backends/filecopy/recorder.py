@@ -22,14 +22,17 @@ from snapbreaker.files.manifest import ManifestWriter
 from snapbreaker.files.policy import PathClass
 from snapbreaker.files.tree import sort_key
 from snapbreaker.freeze import frozen
+from snapbreaker.linux.filesystems import Kind, kind
 from snapbreaker.linux.inode import syncfs
+from snapbreaker.linux.writeback import write_back
 from snapbreaker.paths import relative
 from snapbreaker.writers import Inode, Scan, Writer
 from snapbreaker_backends.filecopy.copies import GONE, Copies, Copy, Recorded, wait_for_tick
 from snapbreaker_backends.filecopy.pack import PackWriter
 from snapbreaker_backends.filecopy.regions import entries_of, in_region, regions_of
 
-_ATTEMPTS = 3  # to copy a file that changes, before its writer is held still
+_BEFORE_HOLDING = 2  # attempts to copy a file that changes, before its writer is looked for and held still
+_ATTEMPTS = 100  # in all: a writer that opens and closes the file again and again is not easily met
 _TOLD_EVERY = 2000  # entries
 
 
@@ -42,7 +45,7 @@ class Recorder:
         self._tree = live_tree(volume, creation)
         self._copies = Copies(self._tree, pack)
         self._scan = Scan(volume, creation.policy, self._locate)
-        self._growing = any(kind is PathClass.KEEP_CONTENT for _, kind in creation.policy.classes)
+        self._growing = any(one is PathClass.KEEP_CONTENT for _, one in creation.policy.classes)
         self._linked: dict[Inode, Recorded] = {}
         self._count = 0
         self.frozen_seconds = 0.0
@@ -59,7 +62,8 @@ class Recorder:
         self._tree.forget()
         # Whatever is written through a mapping after this instant gets a later ctime, since the sync
         # write-protects each dirty page: so the instant comes before the sync, and the sync before the walk.
-        proof = Proof.take()
+        # Memory has no dirty pages: there nothing is proven, and everything will be compared.
+        proof = Proof.take(synced=kind(self._volume.fstype) is not Kind.MEMORY)
         self._pack.flush()
         syncfs(self._tree.root_fd)
         self._copies.distrust()
@@ -96,7 +100,7 @@ class Recorder:
 
     def _record_written(self) -> tuple[list[bytes], list[Recorded]]:
         with frozen(self._scan, self._volume.root) as held:
-            paths = [path for writer in held.writers for path in writer.paths]
+            paths = {path for writer in held.writers for path in writer.paths}
             self._tree.forget()
             for writer in held.writers:
                 self._settle_written(writer)
@@ -105,7 +109,11 @@ class Recorder:
             for entry in entries:
                 # A change after the thaw must show in the ctime.
                 wait_for_tick(entry.ctime_ns, self._copies.settled_ns)
-            picture = [self._recorded_now(entry) for entry in entries]
+            recorded_all = [
+                self._recorded_held(entry) if entry.is_file and entry.path in paths else self._recorded(entry)
+                for entry in entries
+            ]
+            picture = [recorded for recorded in recorded_all if recorded is not None]
         self.frozen_seconds += held.seconds
         self.frozen_writers = [str(writer) for writer in held.writers]
         for recorded in picture:
@@ -114,25 +122,22 @@ class Recorder:
         return regions, sorted(picture, key=lambda recorded: sort_key(recorded.entry.path))
 
     def _settle_written(self, writer: Writer) -> None:
-        """No copy from before counts, and what a mapping makes dirty must get a new ctime from now on."""
+        """No copy from before counts, and what is written through a mapping must get a new ctime from now on."""
         for path in writer.paths:
             entry = self._tree.lookup(path)
-            if entry is not None and entry.is_file:
-                self._copies.forget(Inode(entry.dev, entry.ino))
-                if writer.mapped:
-                    fd = self._tree.open_entry(entry)
-                    try:
-                        os.fsync(fd)
-                    finally:
-                        os.close(fd)
+            if entry is None or not entry.is_file:
+                continue
+            self._copies.forget(Inode(entry.dev, entry.ino))
+            if path in writer.mapped:
+                fd = self._tree.open_entry(entry)
+                try:
+                    write_back(fd)
+                finally:
+                    os.close(fd)
 
-    def _recorded_now(self, entry: Entry) -> Recorded:
-        """While the known writers are held; one that is not known is refused, not waited for."""
-        if not entry.is_file:
-            return Recorded(entry, self._tree.details(entry), None)
-        if self._is_growing(entry):
-            return self._recorded_growing(entry)
-        copy = self._copies.find(entry) or self._copies.take(entry)
+    def _recorded_held(self, entry: Entry) -> Recorded:
+        """Of a file whose writers are held: then no write(2) is going on, and nothing may change."""
+        copy = self._copies.take(entry)
         if copy is None or not copy.fits(entry):
             raise self._restless(entry)
         return Recorded(entry, self._tree.details(entry), copy.extents)
@@ -149,16 +154,20 @@ class Recorder:
         for entry in self._tree.walk():
             if regions and in_region(entry, regions):
                 continue
-            try:
-                recorded = self._recorded(entry)
-            except OSError as error:
-                if error.errno not in GONE:
-                    raise
-                recorded = self._recorded_again(entry)
+            recorded = self._recorded(entry)
             if recorded is not None:
                 yield recorded
 
     def _recorded(self, entry: Entry) -> Recorded | None:
+        """What the manifest gets; None when the path has vanished (a walk would not have shown it then)."""
+        try:
+            return self._recorded_as_is(entry)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return self._recorded_again(entry)
+
+    def _recorded_as_is(self, entry: Entry) -> Recorded | None:
         if not stat.S_ISREG(entry.mode):
             return Recorded(entry, self._tree.details(entry), None)
         if self._is_growing(entry):
@@ -172,27 +181,30 @@ class Recorder:
         return self._recorded_again(entry)
 
     def _recorded_again(self, entry: Entry) -> Recorded | None:
-        """Copied until it stands still; None when it vanished (a walk would not have shown it then)."""
+        """Copied until it stands still, or whoever writes it is held; None when it vanished."""
         current = self._tree.lookup(entry.path)
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             if current is None:
                 return None
             if not current.is_file:
                 return Recorded(current, self._tree.details(current), None)
-            copy = self._try(current)
+            copy = self._try(current, alone=True)
             fresh = self._tree.lookup(entry.path)
             if copy is not None and fresh is not None and copy.fits(fresh) and self._copies.find(fresh):
                 return Recorded(fresh, self._tree.details(fresh), copy.extents)
             current = fresh
-        return None if current is None else self._recorded_held(current)
+            if current is not None and attempt >= _BEFORE_HOLDING and (held := self._held(current)):
+                return held
+        raise self._restless(entry)
 
-    def _recorded_held(self, entry: Entry) -> Recorded | None:
-        """The same while whoever writes it is held still."""
+    def _held(self, entry: Entry) -> Recorded | None:
+        """The file as it is while its writers are held; None when none has it open just now."""
         with frozen(lambda: self._writers_of(entry.path), self._volume.root) as held:
             for writer in held.writers:
                 self._settle_written(writer)
             current = self._tree.lookup(entry.path)
-            recorded = None if current is None else self._recorded_now(current)
+            here = bool(held.writers) and current is not None and current.is_file
+            recorded = self._recorded_held(current) if here and current is not None else None
         self.frozen_seconds += held.seconds
         return recorded
 
@@ -208,10 +220,10 @@ class Recorder:
 
     # Parts of several steps.
 
-    def _try(self, entry: Entry, may_change: bool = False) -> Copy | None:
+    def _try(self, entry: Entry, may_change: bool = False, alone: bool = False) -> Copy | None:
         """A copy, None when the file changed or vanished: step 3 looks again."""
         try:
-            return self._copies.take(entry, may_change=may_change)
+            return self._copies.take(entry, may_change=may_change, alone=alone)
         except OSError as error:
             if error.errno not in GONE:
                 raise

@@ -1,0 +1,25 @@
+"""Whether anybody has a file open for writing, asked of the kernel by a lease: F_SETLEASE of fcntl(2)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import signal
+
+_F_SETSIG = 10  # <linux/fcntl.h>; Python's fcntl does not name it
+
+
+def is_open_for_writing(fd: int) -> bool:
+    """Whether the file behind ``fd`` (itself opened for reading) is open for writing or mapped so, by anyone.
+
+    The lease is given back at once: an open for writing that comes just then waits for that only. False where
+    nothing can be told: filesystems without leases, or neither owner nor CAP_LEASE.
+    """
+    try:
+        # Instead of SIGIO, which would end this process, should somebody open the file in between.
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
