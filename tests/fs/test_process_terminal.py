@@ -1,0 +1,159 @@
+"""Runs with a terminal: ours is a pty of the test, the command's is made by the monitor."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fs.processes import Watcher, wait_for
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes cgroups: run as root")
+
+
+class Operator:
+    """A person at a terminal of 33 lines and 77 columns, with snapbreaker in its foreground."""
+
+    def __init__(self, directory: Path, *argv: str, **options: Any) -> None:
+        self.master, slave = os.openpty()
+        self.resize(33, 77)
+        self.settings = termios.tcgetattr(slave)
+        self.watcher = Watcher(
+            directory,
+            {"argv": argv, **options},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            preexec_fn=lambda: os.login_tty(os.dup(slave)),
+        )
+        self.slave = slave
+        self.seen = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def see(self, text: bytes, seconds: float = 10) -> None:
+        """Wait until the terminal has shown ``text``."""
+        end = time.monotonic() + seconds
+        while text not in self.seen:
+            assert time.monotonic() < end, self.seen
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.seen += os.read(self.master, 4096)
+
+    def finish(self) -> dict[str, Any]:
+        found = self.watcher.finish()
+        assert termios.tcgetattr(self.slave) == self.settings
+        while select.select([self.master], [], [], 0)[0]:
+            self.seen += os.read(self.master, 4096)
+        os.close(self.slave)
+        os.close(self.master)
+        return found
+
+
+def test_command_has_a_terminal_like_ours(tmp_path: Path) -> None:
+    operator = Operator(tmp_path, "sh", "-c", "test -t 0 && test -t 1 && test -t 2 && stty size")
+    found = operator.finish()
+    assert (found["status"], found["octets"]) == (0, {"pty": len(operator.seen)})
+    assert operator.seen == b"33 77\r\n"
+
+
+def test_window_size_follows(tmp_path: Path) -> None:
+    script = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done"
+    operator = Operator(tmp_path, "sh", "-c", script)
+    operator.see(b"ready")
+    operator.resize(50, 120)
+    operator.see(b"50 120")
+    assert operator.finish()["status"] == 0
+
+
+def test_keys_reach_the_command(tmp_path: Path) -> None:
+    operator = Operator(tmp_path, "sh", "-c", "echo ready; read word; echo got $word")
+    operator.see(b"ready")
+    operator.type(b"hello\r")
+    operator.see(b"got hello")
+    assert operator.finish()["status"] == 0
+
+
+def test_interrupt_key_trips(tmp_path: Path) -> None:
+    operator = Operator(tmp_path, "sh", "-c", "trap '' INT; echo ready; while :; do sleep 0.05; done")
+    operator.see(b"ready")
+    operator.type(b"\x03")
+    found = operator.finish()
+    assert (found["issue"]["type"], found["issue"]["signal"]) == ("INTERRUPTED", signal.SIGINT)
+    assert found["survivors"] == []
+
+
+def test_interrupt_key_is_a_key_for_a_raw_program(tmp_path: Path) -> None:
+    operator = Operator(tmp_path, "sh", "-c", "stty raw; echo ready; head -c 1 | od -An -tx1")
+    operator.see(b"ready")
+    operator.type(b"\x03")
+    operator.see(b"03")
+    assert operator.finish()["issue"] is None
+
+
+def test_stop_key_stops_the_command_and_its_clock(tmp_path: Path) -> None:
+    """The test is the parent in another session, as no shell would be, so we stop it by hand to look."""
+    operator = Operator(tmp_path, "sh", "-c", "echo ready; sleep 0.3; echo end", idle=1)
+    operator.see(b"ready")
+    operator.type(b"\x1a")
+    operator.see(b"end")
+    assert operator.finish()["issue"] is None
+
+
+def test_line_on_a_terminal_trips(tmp_path: Path) -> None:
+    operator = Operator(tmp_path, "sh", "-c", "printf '\\033[31mERROR: red\\033[0m\\n'; sleep 1000")
+    found = operator.finish()
+    assert (found["issue"]["line"], found["issue"]["source"]) == ("ERROR: red", "pty")
+    assert operator.seen.startswith(b"\x1b[31mERROR: red\x1b[0m\r\n")
+
+
+def test_daemon_that_keeps_the_terminal(tmp_path: Path) -> None:
+    script = "setsid sh -c 'trap \"\" HUP; sleep 1000' & sleep 0.2; echo done"
+    found = Operator(tmp_path, "sh", "-c", script).finish()
+    assert (found["issue"], found["status"]) == (None, 0)
+
+
+def test_terminal_without_one_of_ours(tmp_path: Path) -> None:
+    """--pty in a pipeline: 80 columns, and the end of input is typed."""
+    watcher = Watcher(tmp_path, {"argv": ["sh", "-c", "stty size; cat"], "pty": True}, stdin=-1, stdout=-1)
+    out = watcher.process.communicate(b"no line feed")[0]
+    assert b"24 80\r\n" in out
+    assert out.endswith(b"no line feed")
+    assert watcher.finish()["status"] == 0
+
+
+def test_output_piped_on_but_input_from_a_terminal(tmp_path: Path) -> None:
+    """``snapbreaker run … | tee log``: pipes, and Ctrl-C reaches us and the command through our terminal."""
+    master, slave = os.openpty()
+    watcher = Watcher(
+        tmp_path,
+        {"argv": ["sh", "-c", "tty; exec sleep 1000"]},
+        stdin=slave,
+        stdout=-1,
+        preexec_fn=lambda: _take_terminal(slave),
+    )
+    pid = watcher.tree()["root"]
+    wait_for(lambda: Path(f"/proc/{pid[0]}/comm").read_text() == "sleep\n")
+    os.write(master, b"\x03")
+    out = watcher.process.communicate()[0]
+    found = watcher.finish()
+    assert found["issue"]["type"] == "INTERRUPTED"
+    assert out.startswith(b"/dev/pts/")
+    os.close(master)
+    os.close(slave)
+
+
+def _take_terminal(slave: int) -> None:
+    os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
