@@ -14,15 +14,20 @@ from snapbreaker.monitor.rules import RuleSet
 from snapbreaker.monitor.watched import RunSpec, Watched
 from tests.bench.measure import heading, percentile, table
 
-# One process writes the line, the others do nothing but compute, in the same run.
+# One process writes the line, the others do nothing but compute, in the same run. They begin when all are there:
+# the one that makes them would get ever less of the processor.
 COMMAND = """\
 import os, sys, time
+wait, go = os.pipe()
 for _ in range(int(sys.argv[1]) - 1):
     if os.fork() == 0:
+        os.close(go)
+        os.read(wait, 1)
         while True:
             pass
-time.sleep(0.1)
-print("ERROR: written at", time.monotonic_ns(), flush=True)
+os.close(go)
+time.sleep(0.2)
+os.write(1, b"ERROR: written at %d\\n" % time.monotonic_ns())
 while True:
     pass
 """
@@ -53,7 +58,7 @@ def _halted(name: str, processes: int) -> Watched:
     argv = (sys.executable, "-I", "-S", "-c", COMMAND, str(processes))
     tree = ProcessTree.create(name)
     try:
-        spec = RunSpec(argv, "/", dict(os.environ), pty=False)
+        spec = RunSpec(argv, "/", dict(os.environ), pty=False, idle=120)
         return Monitor(spec, Judge(RuleSet.for_command(argv)), tree, relays={}).run()
     finally:
         tree.remove()
