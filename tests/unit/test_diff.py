@@ -267,13 +267,18 @@ class _Vanishing(LiveTree):
         return super().content(entry)
 
 
+def _become_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def test_a_path_that_vanishes_while_it_is_compared(old: Path, new: Path) -> None:
     with LiveTree(str(old)) as a, _Vanishing(str(new)) as b:
         b.act = lambda: (new / "a").unlink()
         found = [(change.path, change.aspects) for change in diff(a, b, Policy(), Proof.none())]
     assert found == [(b"a", Aspect.REMOVED)]
     with LiveTree(str(old)) as a, _Vanishing(str(new)) as b:
-        b.act = lambda: ((new / "d" / "b").unlink(), (new / "d" / "b").mkdir())
+        b.act = lambda: _become_directory(new / "d" / "b")
         found = [(change.path, change.aspects) for change in diff(a, b, Policy(), Proof.none())]
     assert (b"d/b", Aspect.TYPE) in found
 
