@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+WINDOW = 8 * 1024  # octets searched at a time: a needle that occurs is looked for only near where it occurs
+
 # Letters and digits of ASCII, lower-cased; everything else separates words.
 _WORDS = bytes(ord(chr(c).lower()) if c < 128 and chr(c).isalnum() else 0x20 for c in range(256))
 
@@ -33,12 +35,21 @@ class Prefilter:
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Start and end of each segment of printed data that holds a needle, in order."""
+        found: list[tuple[int, int]] = []
+        start = 0
+        while start < len(data):
+            end = data.find(b"\n", start + WINDOW) + 1 or len(data)
+            found += self._window_spans(data[start:end], start)
+            start = end
+        return found
+
+    def _window_spans(self, data: bytes, offset: int) -> Iterator[tuple[int, int]]:
         low = data.lower()
         padded = b" " + data.translate(_WORDS) + b" "
         needles = [(low, literal) for literal in self._literals if literal in low]
         needles += [(padded, phrase) for phrase in self._phrases(padded)]
         if not needles:
-            return []
+            return
         ends = low.replace(b"\r", b"\n")
         spans: dict[int, int] = {}
         for text, needle in needles:
@@ -48,7 +59,7 @@ class Prefilter:
                 end = len(ends) if end < 0 else end
                 spans[ends.rfind(b"\n", 0, at) + 1] = end
                 at = text.find(needle, end)
-        return sorted(spans.items())
+        yield from ((offset + start, offset + spans[start]) for start in sorted(spans))
 
     def needles(self, segment: bytes) -> set[bytes]:
         """The phrases and literals that one segment holds."""
