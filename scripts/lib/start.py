@@ -1,4 +1,4 @@
-"""What scripts/snapbreaker executes: ``python3 -I start.py DEPENDENCIES ARGUMENT…``."""
+"""What scripts/snapbreaker executes: ``python3 -I start.py DEPENDENCIES NAME ARGUMENT…``."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 
 def start() -> None:
     root = Path(__file__).resolve().parents[2]
-    dependencies = sys.argv.pop(1)
+    dependencies = sys.argv[1]
+    del sys.argv[:2]  # the rest is what was typed
     sys.path[:0] = [str(root), str(root / "backends"), str(Path(dependencies).resolve())]
     try:
         from snapbreaker.__main__ import main

@@ -54,11 +54,11 @@ def _sides(
 ) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
     """By name: how each records the tree, and how that is removed again."""
     verb: list[str | Path] = [LAUNCHER, "--quiet", "--store", store, "checkpoint"]
-    create = [*verb, "create", "--backend", backend, "--scope", scope]
+    made: list[str] = []
     return {
         f"snapbreaker checkpoint create ({backend})": (
-            lambda: run(*create),
-            lambda: run(*verb, "delete", "--last"),
+            lambda: made.append(run(*verb, "create", "--backend", backend, "--scope", scope).strip()),
+            lambda: run(*verb, "delete", made.pop()),
         ),
         "rsync -aHAX": (lambda: run("rsync", "-aHAX", f"{scope}/", f"{copy}/"), lambda: shutil.rmtree(copy)),
         "cp -a": (lambda: run("cp", "-a", scope, copy), lambda: shutil.rmtree(copy)),
