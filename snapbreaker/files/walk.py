@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 
 from snapbreaker.files.entry import Entry
 from snapbreaker.files.view import View
@@ -21,6 +22,7 @@ _ENCODING = sys.getfilesystemencoding()
 _OPEN_FRAMES = 64
 
 _new = tuple.__new__
+_path = itemgetter(0)
 
 
 def open_quietly(dir_fd: int, path: bytes, flags: int) -> int:
@@ -126,7 +128,7 @@ def read_directory(fd: int, directory: Entry, view: View) -> list[Entry]:
     path = directory.path
     prefix = path + b"/" if path else b""
     unread = view.unread(directory)
-    own_device = os.fstat(fd).st_dev
+    own_device = directory.dev
     entries = view.mapped_in(path)
     with os.scandir(fd) as items:
         for item in items:
@@ -152,7 +154,3 @@ def read_directory(fd: int, directory: Entry, view: View) -> list[Entry]:
                 entries.append(entry)
     entries.sort(key=_path)
     return entries
-
-
-def _path(entry: Entry) -> bytes:
-    return entry[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -81,7 +82,7 @@ def system_call(name: str, *arguments: Any) -> Callable[..., int]:
         return _missing
     number = _NUMBERS[name]
     raw = function("syscall", ctypes.c_long, *arguments, result=ctypes.c_long)
-    return lambda *values: raw(number, *values)
+    return functools.partial(raw, number)
 
 
 def _missing(*_: object) -> int:
