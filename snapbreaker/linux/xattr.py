@@ -14,7 +14,7 @@ import os
 import queue
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from snapbreaker.linux.libc import check, failure, function, system_call
@@ -50,7 +50,9 @@ def read_xattrs(target: int | bytes) -> Xattrs:
         raise
     if not names:
         return ()
-    return tuple(sorted((os.fsencode(name), os.getxattr(target, name, follow_symlinks=follow)) for name in names))
+    return _gathered(
+        [os.fsencode(name) for name in names], lambda name: os.getxattr(target, name, follow_symlinks=follow)
+    )
 
 
 def read_xattrs_at(dir_fd: int, name: bytes) -> Xattrs:
@@ -66,7 +68,7 @@ def read_xattrs_at(dir_fd: int, name: bytes) -> Xattrs:
     length = _listxattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, buffer, len(buffer))
     check(length, "listxattrat", name)
     names = buffer.raw[:length].split(b"\0")[:-1]
-    return tuple(sorted((attribute, _get_at(dir_fd, name, attribute, buffer)) for attribute in names))
+    return _gathered(names, lambda attribute: _get_at(dir_fd, name, attribute, buffer))
 
 
 def set_xattr_at(dir_fd: int, name: bytes, attribute: bytes, value: bytes) -> None:
@@ -86,6 +88,18 @@ def remove_xattr_at(dir_fd: int, name: bytes, attribute: bytes) -> None:
         _by_path(dir_fd, name, lambda path: os.removexattr(path, attribute, follow_symlinks=False))
         return
     check(_removexattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, attribute), "removexattrat", name)
+
+
+def _gathered(names: Iterable[bytes], value: Callable[[bytes], bytes]) -> Xattrs:
+    """Sorted pairs, without those that were removed since they were listed."""
+    found = []
+    for name in sorted(names):
+        try:
+            found.append((name, value(name)))
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise
+    return tuple(found)
 
 
 def _get_at(dir_fd: int, name: bytes, attribute: bytes, buffer: ctypes.Array[ctypes.c_char]) -> bytes:

@@ -149,6 +149,14 @@ def test_xattrs_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, have: b
     os.close(fd)
 
 
+def test_an_xattr_that_is_removed_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = os.fsencode(tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"")
+    os.setxattr(path, b"user.stays", b"1")
+    monkeypatch.setattr(os, "listxattr", lambda *_, **__: ["user.stays", "user.gone"])
+    assert xattr.read_xattrs(path) == ((b"user.stays", b"1"),)
+
+
 def test_xattr_thread_starts_anew_after_a_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xattr, "HAVE_XATTRAT", False)
     monkeypatch.setattr(xattr, "_PROC_FD", b"/nonexistent/%d/%s")
