@@ -87,3 +87,12 @@ def test_shell_scripts_parse() -> None:
     for script in (*(ROOT / "scripts").iterdir(), *(ROOT / "scripts/lib").iterdir(), ROOT / ".ci/run"):
         if script.is_file() and (script.suffix == ".sh" or script.read_bytes().startswith(b"#!/bin/sh")):
             assert run("sh", "-n", script).stderr == ""
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_pages_name_files_that_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / page).parent / target).exists(), target
+    for name in re.findall(r"`([\w./-]+\.py)`", text):
+        assert (ROOT / name).exists() or (ROOT / "snapbreaker" / name).exists(), name
