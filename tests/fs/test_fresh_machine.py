@@ -83,6 +83,22 @@ def test_first_call_prepares_and_later_ones_are_silent(connected: Path) -> None:
     assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")
 
 
+def test_the_first_command_of_the_readme(connected: Path) -> None:
+    """Copied and pasted: a deploy that adds a user and then fails; the user is gone again."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    pasted = next(line for line in lines if line.startswith("    sudo scripts/snapbreaker run"))
+    command = pasted.split(maxsplit=1)[1]
+    subprocess.run(["mount", "-t", "proc", "proc", connected / "proc"], check=True)
+    before = comparer.snapshot(connected / "etc")
+    environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
+    argv = ["chroot", str(connected), *environment, "sh", "-c", f"cd /srv/clone && {command}"]
+    result = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+    assert result.returncode == 1, result.stderr
+    assert "Unable to locate package my-app" in result.stderr
+    assert "Rollback completed successfully" in result.stderr
+    assert comparer.differences(before, comparer.snapshot(connected / "etc")) == []
+
+
 def test_calls_at_once_prepare_once_also_after_an_attempt_that_was_killed(connected: Path) -> None:
     argv = ["unshare", "--pid", "--kill-child", "--fork", "chroot", str(connected), LAUNCHER, "--version"]
     started = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={"PATH": "/usr/sbin:/usr/bin:/bin"})
