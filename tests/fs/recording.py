@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from snapbreaker.files.live import LiveTree
@@ -26,8 +28,12 @@ def record(tree: LiveTree, directory: Path) -> Proof:
     return proof
 
 
-def recorded(directory: Path) -> ManifestTree:
-    return ManifestTree(str(directory / "manifest"), os.open(directory / "pack", os.O_RDONLY))
+@contextmanager
+def recorded(directory: Path) -> Iterator[ManifestTree]:
+    with open(directory / "pack", "rb") as pack:
+        tree = ManifestTree(str(directory / "manifest"), pack.fileno())
+        with tree:
+            yield tree
 
 
 def _store(fd: int, extent: Extent, pack: int) -> Extent:
