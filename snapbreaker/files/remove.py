@@ -36,8 +36,8 @@ def _remove_below(base: int, name: bytes) -> None:
     """Empty the directory ``name``. One descriptor at a time: up again by ``..``, checked to be where we were."""
     current = _enter(base, name)
     above: list[tuple[bytes, tuple[int, int]]] = []
-    todo = [_remove_entries(current)]
     try:
+        todo = [_remove_entries(current)]
         while True:
             if todo[-1]:
                 child = todo[-1][-1]
