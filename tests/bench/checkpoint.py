@@ -43,7 +43,7 @@ def _measure(mountpoint: Path, fstype: str, options: Namespace, store: Path) -> 
     for _ in range(options.rounds):
         for name, (work, remove) in sides.items():
             free = _free(mountpoint)
-            samples[name].seconds.append(timed(work, mountpoint, options.cache))
+            samples[name].seconds.append(timed(work, scope, options.cache))
             samples[name].notes = [f"{(free - _free(mountpoint)) / 1e6:,.0f} MB"]
             remove()
     return compared(samples, ["space"])

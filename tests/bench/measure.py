@@ -27,14 +27,19 @@ class Samples:
         return statistics.median(self.seconds)
 
 
-def timed(work: Callable[[], object], filesystem: Path, cache: str) -> float:
-    """Seconds of ``work`` and of the syncfs(2) after it, with the page cache as it is or dropped before."""
-    settle(filesystem)
+def timed(work: Callable[[], object], tree: Path, cache: str) -> float:
+    """Seconds of ``work`` and of the syncfs(2) after it.
+
+    ``cache``: *cold*, all caches are dropped before; *warm*, the metadata of ``tree`` is read before.
+    """
+    settle(tree)
     if cache == "cold":
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    else:
+        run("find", tree, "-size", "-0")
     started = time.perf_counter()
     work()
-    settle(filesystem)
+    settle(tree)
     return time.perf_counter() - started
 
 

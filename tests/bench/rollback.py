@@ -23,13 +23,16 @@ def bench(options: Namespace, scratch: Path) -> str:
         pristine = filesystem.path / "pristine"
         run("btrfs", "subvolume", "create", pristine)
         tree.make(pristine, options.files)
+        before = comparer.snapshot(pristine)
         sides: list[Undo] = [Snapbreaker(scratch / "store", "btrfs"), Snapper(scratch / "snapper"), Rsync()]
         samples = {side.name: Samples() for side in sides}
         for number in range(options.rounds):
             for side in sides:
                 work = filesystem.path / f"work-{number}-{sides.index(side)}"
                 run("btrfs", "subvolume", "snapshot", pristine, work)
-                _measure(side, work, options, samples[side.name])
+                samples[side.name].seconds.append(_seconds(side, work, options))
+                if number == options.rounds - 1:
+                    samples[side.name].notes = [str(_different(before, work, side))]
     finally:
         filesystem.close()
     facts = (
@@ -41,11 +44,13 @@ def bench(options: Namespace, scratch: Path) -> str:
     return f"{heading('Rollback of a live btrfs subvolume', *facts)}\n{table}\n\n{note}\n"
 
 
-def _measure(side: Undo, work: Path, options: Namespace, samples: Samples) -> None:
+def _seconds(side: Undo, work: Path, options: Namespace) -> float:
     """One round, on a writable snapshot of its own of the pristine tree."""
     side.before(work)
-    before = comparer.snapshot(work, exclude=side.leaves)
     tree.change(work, options.files, options.paths)
-    samples.seconds.append(timed(side.undo, work, options.cache))
-    left = comparer.differences(before, comparer.snapshot(work, exclude=side.leaves))
-    samples.notes = [str(len({line.partition(": ")[0] for line in left}))]
+    return timed(side.undo, work, options.cache)
+
+
+def _different(before: dict[bytes, comparer.Facts], work: Path, side: Undo) -> int:
+    after = comparer.snapshot(work, exclude=side.leaves)
+    return len({line.partition(": ")[0] for line in comparer.differences(before, after)})

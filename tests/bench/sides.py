@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -67,7 +68,9 @@ class Snapper:
 
     def before(self, subvolume: Path) -> None:
         (self._settings / "configs/bench").write_text(SNAPPER_CONFIG.format(subvolume))
+        times = subvolume.stat()
         run("btrfs", "subvolume", "create", subvolume / ".snapshots")
+        os.utime(subvolume, ns=(times.st_atime_ns, times.st_mtime_ns))
         self._number = self._snapper("create", "--print-number").strip()
 
     def undo(self) -> None:
