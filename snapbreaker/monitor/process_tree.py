@@ -31,7 +31,7 @@ from snapbreaker.linux.process import (
     is_alive,
     processes,
 )
-from snapbreaker.monitor.cgroup import Cgroup, Hierarchy
+from snapbreaker.monitor.cgroup import PROMPT, Cgroup, Hierarchy
 
 MARKER = "SNAPBREAKER_RUN"
 _PAUSE = 0.0005  # s between two looks at /proc
@@ -183,7 +183,11 @@ class ProcessTree:
         stopped = self._stop_outside(deadline)
         if frozen and stopped:
             return FreezeReport(True, time.monotonic() - started)
-        stuck = [(one.pid, one.comm, one.state) for one in self.members().values() if one.state == "D"]
+        inside = self.cgroup.pids() if self.cgroup else set()
+        members = self.members()
+        # A frozen task sleeps as any other does, so of those inside only the ones in the kernel are known.
+        late = [one for pid, one in members.items() if one.state == "D" or (pid not in inside and not one.stopped)]
+        stuck = [(one.pid, one.comm, one.state) for one in late]
         return FreezeReport(False, time.monotonic() - started, stuck)
 
     def freeze_cgroup(self, timeout: float = 0.05) -> bool:
@@ -220,8 +224,8 @@ class ProcessTree:
         """SIGKILL the set until none is left or ``timeout`` seconds have passed. Reaps our own children of it."""
         started = time.monotonic()
         victims = self.cgroup.pids() if self.cgroup else set()
-        if self.cgroup:
-            self.cgroup.kill()
+        if self.cgroup and self.cgroup.kill() and not self.cgroup.wait_empty(PROMPT):
+            self.cgroup.hurry()
         while True:
             members = self.members()
             victims.update(members)

@@ -46,7 +46,7 @@ class Watched:
     seen. ``status`` or ``signal`` tells how the command ended by itself; both None: it was halted.
     ``before`` ends with the line that tripped, ``after`` is what came later.
     ``read_at`` (time.monotonic) is when the line that tripped was read, ``reaction_seconds`` from then until the
-    run's cgroup stood still (without one: all its processes; None: see ``freeze.stuck``), ``dead_seconds`` until no
+    run's cgroup stood still (without one: all its processes; None: see ``freeze``), ``dead_seconds`` until no
     process was left.
     ``dropped``: octets by source that nobody took from our own standard output or error.
     ``left``: (pid, comm) of processes that a successful command left running.
