@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from snapbreaker.files.live import LiveTree
@@ -28,12 +26,22 @@ def record(tree: LiveTree, directory: Path) -> Proof:
     return proof
 
 
-@contextmanager
-def recorded(directory: Path) -> Iterator[ManifestTree]:
-    with open(directory / "pack", "rb") as pack:
-        tree = ManifestTree(str(directory / "manifest"), pack.fileno())
-        with tree:
-            yield tree
+class Recorded(ManifestTree):
+    """Closes its pack too."""
+
+    def __init__(self, directory: Path) -> None:
+        self.pack_fd = os.open(directory / "pack", os.O_RDONLY)
+        super().__init__(str(directory / "manifest"), self.pack_fd)
+
+    def close(self) -> None:
+        if self.pack_fd >= 0:
+            os.close(self.pack_fd)
+            self.pack_fd = -1
+        super().close()
+
+
+def recorded(directory: Path) -> ManifestTree:
+    return Recorded(directory)
 
 
 def _store(fd: int, extent: Extent, pack: int) -> Extent:
