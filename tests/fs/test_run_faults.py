@@ -20,7 +20,7 @@ from tests import comparer
 from tests.fs.conftest import MakeFilesystem
 from tests.lab import hostile
 from tests.lab.loopfs import FSTYPES, LoopFilesystem
-from tests.lab.tool import Tool
+from tests.lab.tool import Tool, wait_for
 
 TRIPPING = ("ready", "running", "tripped", "restoring", "verifying", "rolled-back")
 COMMITTING = ("checking", "committed")
@@ -147,9 +147,7 @@ def test_tree_is_dead_soon_after_snapbreaker(
     before = comparer.snapshot(filesystem.path)
     deploy = [sys.executable, "-m", "tests.lab.hostile", "deploy", str(root), str(pids)]
     process = tool.start("run", "--scope", root, "--observe", "--", *deploy)
-    assert process.stdout
-    while hostile.ERROR_LINE.encode() not in process.stdout.readline():
-        pass
+    wait_for(process, hostile.ERROR_LINE)
     _kill(process, victim)
     seconds = _seconds_until_dead(pids)
     process.communicate(timeout=60)
@@ -173,9 +171,7 @@ def test_recover_kills_what_is_alive_before_it_restores(tool: Tool, ext4: LoopFi
     before = comparer.snapshot(ext4.path)
     deploy = [sys.executable, "-m", "tests.lab.hostile", "deploy", str(root), str(pids)]
     process = tool.start("run", "--scope", root, "--observe", "--", *deploy)
-    assert process.stdout
-    while hostile.ERROR_LINE.encode() not in process.stdout.readline():
-        pass
+    wait_for(process, hostile.ERROR_LINE)
     _kill(process, "both")
     process.wait(10)
     assert tool.run(root, "true").status == 4, "a run must not begin on top of one that was cut off"

@@ -12,7 +12,7 @@ import pytest
 
 from tests import comparer
 from tests.lab.loopfs import LoopFilesystem
-from tests.lab.tool import Result, Tool
+from tests.lab.tool import Result, Tool, wait_for
 
 
 @pytest.fixture
@@ -102,8 +102,7 @@ def test_whole_time(shell: Shell, tool: Tool) -> None:
 def test_stopped_by_a_signal(shell: Shell, tool: Tool, number: signal.Signals, whole_group: bool) -> None:
     """As Ctrl-C on a terminal (the whole group gets it), and as ``kill PID``."""
     process = tool.start("run", "--scope", shell.scope, "--", *shell.script("echo ready; sleep 60"))
-    assert process.stdout
-    assert process.stdout.readline() == b"ready\n"
+    wait_for(process, "ready")
     (os.killpg if whole_group else os.kill)(process.pid, number)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 128 + number, stderr
@@ -206,8 +205,7 @@ def test_confirmed(shell: Shell, tool: Tool) -> None:
 
 def test_second_run_at_once_is_refused(shell: Shell, tool: Tool) -> None:
     process = tool.start("run", "--scope", shell.scope, "--", *shell.script("echo ready; sleep 60"))
-    assert process.stdout
-    assert process.stdout.readline() == b"ready\n"
+    wait_for(process, "ready")
     second = tool.run(shell.scope, "touch", shell.scope / "second")
     assert second.status == 4, second.stderr
     assert b"another snapbreaker" in second.stderr

@@ -12,7 +12,7 @@ from tests import comparer
 from tests.fs.conftest import MakeFilesystem
 from tests.lab import hostile
 from tests.lab.loopfs import FSTYPES, LoopFilesystem
-from tests.lab.tool import Tool
+from tests.lab.tool import Tool, wait_for
 
 MIB = 1 << 20
 
@@ -86,8 +86,7 @@ def test_filled_by_another_process(tool: Tool, small: LoopFilesystem) -> None:
     process = tool.start(
         "run", "--scope", root, "--", "sh", "-c", f"rm -rf {root}/content; echo ready; read x; exit 1", stdin=-1
     )
-    assert process.stdout
-    assert process.stdout.readline() == b"ready\n"
+    wait_for(process, "ready")
     fill(small.path / "ballast")
     _, stderr = process.communicate(b"go\n", timeout=60)
     found = comparer.differences(before, comparer.snapshot(root))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -33,10 +34,18 @@ class Result:
 
 @dataclass(slots=True)
 class Tool:
-    """A snapbreaker with a store and a lock of its own."""
+    """A snapbreaker with a store and a lock of its own.
+
+    The lock is one per machine outside of tests, so ids are unique there. Here many run at once: each store's
+    sequence begins somewhere else.
+    """
 
     home: Path
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store.mkdir(mode=0o700, parents=True)
+        (self.store / "sequence").write_text(f"{random.randrange(1, 10**9)}\n")
 
     @property
     def store(self) -> Path:
@@ -123,6 +132,16 @@ class Tool:
         assert answer.status == 0, answer.stderr
         shown: dict[str, Any] = json.loads(answer.stdout)
         return shown
+
+
+def wait_for(process: subprocess.Popen[bytes], text: str) -> None:
+    """Read ``process``'s output up to the line that holds ``text``."""
+    assert process.stdout
+    for line in process.stdout:
+        if text.encode() in line:
+            return
+    _, stderr = process.communicate()
+    raise AssertionError(f"{text!r} never came; exit {process.returncode}: {stderr.decode(errors='replace')}")
 
 
 def cgroups() -> set[str]:
