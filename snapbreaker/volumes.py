@@ -168,7 +168,8 @@ def _add_scope(
         )
     left_out.pop(root, None)  # a mount that an outer scope leaves out may be asked for by name
     found.append(_Found(root, top))
-    for mount in _submounts(top, root, mounts):
+    # Of several views of one filesystem the widest comes first: the others are parts of it.
+    for mount in sorted(_submounts(top, root, mounts), key=lambda mount: len(_order(mount.root))):
         if any(volume.root == mount.mountpoint for volume in found):
             continue
         why = _why_left_out(mount, mounts, kept, found)
