@@ -11,6 +11,7 @@ from pathlib import Path
 from snapbreaker.backend import Volume
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.remove import remove_tree
+from snapbreaker.files.stage import attempts, remove_attempts
 from snapbreaker.linux.durable import read_json, write_json
 from snapbreaker.linux.times import times_kept
 
@@ -45,6 +46,7 @@ def remove(volume: Volume, checkpoint: str) -> None:
         fd = -1
     if fd >= 0:
         try:
+            _remove_restores(volume, f"{own}/{volume.number}")
             remove_tree(fd, os.fsencode(str(volume.number)))
         finally:
             os.close(fd)
@@ -53,6 +55,16 @@ def remove(volume: Volume, checkpoint: str) -> None:
     if os.path.isdir(base) and not os.listdir(base):
         with times_kept(volume.mountpoint) as fd, suppress(OSError):
             os.rmdir(".snapbreaker", dir_fd=fd)
+
+
+def _remove_restores(volume: Volume, vault: str) -> None:
+    """What restores displaced lies in the vault, but on btrfs also in subvolumes nested in the volume."""
+    if os.path.isdir(vault) and os.path.isdir(volume.root) and attempts(vault):
+        root = os.open(volume.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_attempts(vault, root)
+        finally:
+            os.close(root)
 
 
 def note(record: Path, volume: Volume, backend: str) -> None:
