@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fs.processes import Watcher, wait_for, watch
+from tests.lab.watch import FAULT
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes cgroups: run as root")
 both = pytest.mark.parametrize("use_cgroup", [True, False], ids=["cgroup", "no-cgroup"])
@@ -92,6 +94,31 @@ def test_traced_and_zombie_children(tmp_path: Path, use_cgroup: bool) -> None:
     found = watch(tmp_path, sys.executable, "-c", PTRACED, use_cgroup=use_cgroup)
     assert found["issue"]["line"] == "ERROR: traced"
     assert found["survivors"] == []
+
+
+@both
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        ["su", "-", "nobody", "-s", "/bin/sh", "-c"],
+        ["runuser", "-u", "nobody", "--", "sh", "-c"],
+        ["sudo", "-u", "nobody", "sh", "-c"],
+    ],
+    ids=lambda prefix: prefix[0],
+)
+def test_other_users(tmp_path: Path, prefix: list[str], use_cgroup: bool) -> None:
+    if shutil.which(prefix[0]) is None:
+        pytest.skip(f"apt-get install {prefix[0]}")
+    script = "(setsid sleep 1000 &); echo ERROR: as $(id -un); sleep 1001"
+    found = watch(tmp_path, *prefix, script, use_cgroup=use_cgroup)
+    assert found["issue"]["line"] == "ERROR: as nobody"
+    assert found["survivors"] == []
+
+
+def test_nothing_runs_on_after_an_internal_error(tmp_path: Path) -> None:
+    """Here: a sink that fails in the middle of the run."""
+    argv = ["sh", "-c", f"(setsid sleep 1000 &); echo {FAULT}; sleep 1001"]
+    assert watch(tmp_path, *argv)["survivors"] == []
 
 
 def test_command_makes_nested_cgroups(tmp_path: Path) -> None:

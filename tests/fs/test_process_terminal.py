@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import select
 import signal
 import struct
+import subprocess
+import sys
 import termios
 import time
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.fs.processes import Watcher, wait_for
+from tests.fs.processes import ROOT, Watcher, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes cgroups: run as root")
 
@@ -45,11 +48,8 @@ class Operator:
 
     def see(self, text: bytes, seconds: float = 10) -> None:
         """Wait until the terminal has shown ``text``."""
-        end = time.monotonic() + seconds
-        while text not in self.seen:
-            assert time.monotonic() < end, self.seen
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.seen += os.read(self.master, 4096)
+        if text not in self.seen:
+            self.seen += _see(self.master, text, seconds)
 
     def finish(self) -> dict[str, Any]:
         found = self.watcher.finish()
@@ -102,13 +102,55 @@ def test_interrupt_key_is_a_key_for_a_raw_program(tmp_path: Path) -> None:
     assert operator.finish()["issue"] is None
 
 
-def test_stop_key_stops_the_command_and_its_clock(tmp_path: Path) -> None:
-    """The test is the parent in another session, as no shell would be, so we stop it by hand to look."""
-    operator = Operator(tmp_path, "sh", "-c", "echo ready; sleep 0.3; echo end", idle=1)
+def test_stop_key_without_a_shell_changes_nothing(tmp_path: Path) -> None:
+    """Nobody could continue us: the kernel ignores the stop of an orphaned process group."""
+    operator = Operator(tmp_path, "sh", "-c", "echo ready; sleep 0.3; echo end", idle=2)
     operator.see(b"ready")
     operator.type(b"\x1a")
     operator.see(b"end")
     assert operator.finish()["issue"] is None
+
+
+def test_stop_key_and_continue_in_a_shell(tmp_path: Path) -> None:
+    """The command, we and the idle clock stop; the shell gets its terminal as it was."""
+    master, slave = os.openpty()
+    result = tmp_path / "result"
+    count = "i=0; while [ $i -lt 12 ]; do i=$((i+1)); echo beat $i; sleep 0.1; done"
+    options = json.dumps({"argv": ["sh", "-c", count], "idle": 1})
+    (tmp_path / "run").write_text(f"exec {sys.executable} -m tests.lab.watch {result} '{options}'\n")
+    shell = subprocess.Popen(
+        ["bash", "--norc", "-i"],
+        cwd=ROOT,
+        env=os.environ | {"PS1": "prompt> ", "HISTFILE": ""},
+        preexec_fn=lambda: os.login_tty(os.dup(slave)),
+    )
+    os.close(slave)
+    os.write(master, f"sh {tmp_path}/run\n".encode())
+    _see(master, b"beat 3")
+    os.write(master, b"\x1a")
+    _see(master, b"Stopped")
+    os.write(master, b"sleep 1.5; stty -a; echo no''thing\n")
+    shown = _see(master, b"nothing")
+    assert b"beat" not in shown
+    assert b" icanon" in shown
+    os.write(master, b"fg\n")
+    _see(master, b"beat 12")
+    wait_for(result.exists)
+    assert json.loads(result.read_text())["issue"] is None
+    os.write(master, b"exit\n")
+    assert shell.wait(10) == 0
+    os.close(master)
+
+
+def _see(master: int, text: bytes, seconds: float = 15) -> bytes:
+    """Read until ``text`` is shown; all that was."""
+    seen = b""
+    end = time.monotonic() + seconds
+    while text not in seen:
+        assert time.monotonic() < end, seen
+        if select.select([master], [], [], 0.1)[0]:
+            seen += os.read(master, 4096)
+    return seen
 
 
 def test_line_on_a_terminal_trips(tmp_path: Path) -> None:

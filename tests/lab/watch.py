@@ -27,14 +27,24 @@ literals = ["error"]
 reason = "the line reports an error"
 """
 
+FAULT = "an output that the sink fails at"
+
+
+class Sink:
+    def output(self, source: str, data: bytes) -> None:
+        if FAULT.encode() in data:
+            raise ZeroDivisionError("on request")
+
 
 def watch(options: dict[str, Any]) -> dict[str, Any]:
     tree = ProcessTree.create(f"test-{os.getpid()}", use_cgroup=options.pop("use_cgroup", True))
     spec = RunSpec(**{"cwd": "/", "env": dict(os.environ), **options})
     judge = Judge(RuleSet([parse_pack(RULES, "test", "test")]))
     try:
-        watched = Monitor(spec, judge, tree, on_started=lambda pid: _write_pid(tree)).run()
+        watched = Monitor(spec, judge, tree, [Sink()], on_started=lambda pid: _write_pid(tree)).run()
         return {**_plain(watched), "survivors": sorted(tree.members())}
+    except ZeroDivisionError as error:
+        return {"error": str(error), "survivors": sorted(tree.members())}
     finally:
         tree.kill()
         assert tree.remove()
