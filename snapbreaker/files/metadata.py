@@ -52,8 +52,9 @@ def lock(fd: int, entry: Entry, details: Details) -> None:
 
 
 def settle_mtime(fd: int, mtime_ns: int) -> None:
-    if os.fstat(fd).st_mtime_ns != mtime_ns:
-        ops.set_mtime(fd, mtime_ns)
+    now = os.fstat(fd)
+    if now.st_mtime_ns != mtime_ns:
+        ops.set_mtime(fd, mtime_ns, now.st_atime_ns)
 
 
 def prepare(fd: int, details: Details) -> None:

@@ -179,10 +179,10 @@ def set_project(fd: int, project: int) -> None:
     inode.set_project(fd, project)
 
 
-def set_mtime(fd: int, mtime_ns: int) -> None:
-    """Set the modification time; the access time becomes the same, since it is not recorded."""
+def set_mtime(fd: int, mtime_ns: int, atime_ns: int | None = None) -> None:
+    """Set the modification time; the access time, which is not recorded, becomes the same where none is given."""
     _announce("set_mtime")
-    os.utime(fd, ns=(mtime_ns, mtime_ns))
+    os.utime(fd, ns=(mtime_ns if atime_ns is None else atime_ns, mtime_ns))
 
 
 def set_mtime_name(directory: int, name: bytes, mtime_ns: int) -> None:
