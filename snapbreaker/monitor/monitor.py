@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from snapbreaker.issue import Issue, IssueType
-from snapbreaker.linux.process import process
+from snapbreaker.issue import Issue
 from snapbreaker.linux.sched import urgent
+from snapbreaker.monitor import own_issues
 from snapbreaker.monitor.channel import Channel, TerminalChannel
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.lines import Line
@@ -190,15 +190,10 @@ class Monitor:
         self._found(self.judge.settle())
         if self._ended_at is None and self._clocks.silent():
             self._clocks.touch()
-            self._found([_issue(IssueType.TIMEOUT, self._silence(), "idle")])
+            self._found([own_issues.silence(self._pid, self.spec.idle)])
         if self._clocks.over():
             self._clocks.stop_timeout()
-            reason = f"the run took longer than {self.spec.timeout:g} s"
-            self._found([_issue(IssueType.TIMEOUT, reason, "timeout")])
-
-    def _silence(self) -> str:
-        stopped = (found := process(self._pid)) is not None and found.stopped
-        return f"no output for {self.spec.idle:g} s" + (", and the command is stopped" if stopped else "")
+            self._found([own_issues.overtime(self.spec.timeout)])
 
     # what happens to the command
 
@@ -233,10 +228,7 @@ class Monitor:
             self._on_children()
 
     def _interrupted(self, number: int) -> None:
-        name = signal.Signals(number).name
-        self._found(
-            [Issue(IssueType.INTERRUPTED, f"interrupted by {name}", "signal", time=time.time(), signal=number)]
-        )
+        self._found([own_issues.interrupt(number)])
         if self.spec.observe:
             self._channel.interrupt(self._pid, number)
 
@@ -285,9 +277,7 @@ class Monitor:
         if not self.spec.observe:
             self.tree.freeze_cgroup(FREEZE)
         self._drain()
-        status, number = self.watched.status, self.watched.signal
-        reason = f"the command ended with status {status}" if number is None else _death(number)
-        self._found([_issue(IssueType.EXIT, reason, "exit", status=status, signal=number or 0)])
+        self._found([own_issues.failure(self.watched.status, self.watched.signal)])
 
     # its end
 
@@ -351,14 +341,3 @@ class Monitor:
         watched.lines = dict(self.judge.lines)
         watched.octets = {source.name: source.octets for source in self._channel.sources}
         watched.dropped = {name: relay.dropped for name, relay in self._relays.items() if relay.dropped}
-
-
-def _issue(kind: IssueType, reason: str, rule: str, status: int | None = None, signal: int = 0) -> Issue:
-    return Issue(kind, reason, rule, time=time.time(), status=status, signal=signal)
-
-
-def _death(number: int) -> str:
-    try:
-        return f"the command was killed by {signal.Signals(number).name}"
-    except ValueError:
-        return f"the command was killed by signal {number}"
