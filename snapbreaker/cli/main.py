@@ -13,6 +13,7 @@ from snapbreaker import __version__
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.exits import Exit
+from snapbreaker.monitor.streams import fill_standard_descriptors
 
 VERBS = {
     "run": ("run", "run"),
@@ -75,6 +76,7 @@ def launch() -> NoReturn:
 
 
 def _code() -> int:
+    fill_standard_descriptors()  # before anything else gets 0, 1 or 2, and the command's output with it
     try:
         code = main(standalone_mode=False)
     except click.exceptions.Exit as end:
