@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,18 +28,26 @@ from tests.lab.loopfs import LoopFilesystem
 
 NAMES = [b"a", b"b", b"c", b"new\nline", b"\xff\xfe", b"a.b", b"a-"]
 PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map(b"/".join)
+NULL_AND_ZERO = [os.makedev(1, 3), os.makedev(1, 5)]
 NUMBERS = st.integers(0, 5)
 
 
 def make_file(path: bytes, number: int) -> None:
-    with open(path, "wb") as file:
+    with _regular(path, os.O_CREAT | os.O_TRUNC) as file:
         file.write(b"%d" % number * (1 + 5000 * (number % 2)))
         file.truncate(file.tell() + (200_000 if number == 3 else 0))
 
 
 def edit(path: bytes, number: int) -> None:
-    with open(path, "r+b") as file:
+    with _regular(path, 0) as file:
         file.write(b"edited %d" % number)
+
+
+def _regular(path: bytes, flags: int) -> BinaryIO:
+    """Never a fifo, which would block, nor a device, which would act."""
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise FileExistsError
+    return open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o644), "wb")
 
 
 def remove(path: bytes, number: int) -> None:
@@ -63,7 +72,7 @@ SIMPLE: list[Callable[[bytes, int], Any]] = [
     lambda path, number: os.mkdir(path),
     lambda path, number: os.symlink(NAMES[number], path),
     lambda path, number: os.mkfifo(path),
-    lambda path, number: os.mknod(path, 0o20600, os.makedev(1, number)),
+    lambda path, number: os.mknod(path, 0o20600, NULL_AND_ZERO[number % 2]),
     lambda path, number: os.chmod(path, 0o4600 + number),
     lambda path, number: os.chown(path, number, number, follow_symlinks=False),
     lambda path, number: os.utime(path, ns=(0, number - 2), follow_symlinks=False),
