@@ -46,11 +46,7 @@ class TextNarrator:
 
     def say(self, text: str) -> None:
         self._wipe()
-        try:
-            sys.stderr.write(f"snapbreaker: {text}\n")
-            sys.stderr.flush()
-        except OSError:
-            return
+        self._write(f"snapbreaker: {text}\n")
 
     def starting(self, verb: str, request: Request) -> None:
         self._began = time.monotonic()
@@ -62,8 +58,7 @@ class TextNarrator:
             return
         self._shown, self._dirty = now, True
         size = f", {octets / 1e6:,.0f} MB" if octets else ""
-        sys.stderr.write(f"\r\x1b[Ksnapbreaker: {phase}: {entries:,} paths{size}")
-        sys.stderr.flush()
+        self._write(f"\r\x1b[Ksnapbreaker: {phase}: {entries:,} paths{size}")
 
     def checkpointed(self, record: Record) -> None:
         if self.verbosity < 0:
@@ -99,11 +94,7 @@ class TextNarrator:
         self._wipe()
         if self.verbosity < 0 and report.exit_code == 0:
             return
-        try:
-            sys.stderr.write(render(report, sys.stderr))
-            sys.stderr.flush()
-        except OSError:
-            return
+        self._write(render(report, sys.stderr))
 
     def failed(self, error: SnapbreakerError) -> None:
         self.say(error.message)
@@ -112,8 +103,16 @@ class TextNarrator:
 
     def _wipe(self) -> None:
         if self._dirty:
-            sys.stderr.write("\r\x1b[K")
+            self._write("\r\x1b[K")
             self._dirty = False
+
+    def _write(self, text: str) -> None:
+        """A terminal that hung up, a full disk or a reader that is gone does not end the work."""
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            return
 
 
 class EventNarrator:

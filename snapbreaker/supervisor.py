@@ -13,11 +13,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
 from snapbreaker.checkpoint.owner import Owner
-from snapbreaker.errors import SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.linux.process import become_subreaper
@@ -42,8 +42,7 @@ def supervise(work: Callable[[Lifeline], int], rescue: Callable[[int], int]) -> 
     """
     terminal = TerminalState.save()
     become_subreaper()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     verdict, said = os.pipe()
     supervisor = os.getpid()
     worker = os.fork()
@@ -61,7 +60,10 @@ def supervise(work: Callable[[Lifeline], int], rescue: Callable[[int], int]) -> 
     if terminal is not None:
         terminal.restore()
     how = f"signal {-status}" if status < 0 else f"status {status}"
-    print(f"snapbreaker: the worker process died ({how}); its supervisor takes over", file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody may be listening any more
+        print(
+            f"snapbreaker: the worker process died ({how}); its supervisor takes over", file=sys.stderr, flush=True
+        )
     return rescue(worker)
 
 
@@ -72,17 +74,20 @@ def _be_worker(work: Callable[[Lifeline], int], supervisor: int, said: int) -> N
         become_subreaper()
         pidfd = os.pidfd_open(supervisor)
         code = work(Lifeline(pidfd, (Owner.of(os.getpid()), Owner.of(supervisor))))
-    except SnapbreakerError as error:
-        print(f"snapbreaker: {error}", file=sys.stderr)
-        code = int(error.exit_code) if error.exit_code is not Exit.INTERNAL else None
     except BaseException:
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         if code is not None:
             os.write(said, b"%d" % code)
         os._exit(Exit.INTERNAL if code is None else code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
 
 
 def _forward_signals(worker: int) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -14,6 +18,10 @@ from snapbreaker.checkpoint.store import Store
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.monitor.streams import fill_standard_descriptors
+from snapbreaker.report.wording import path_text
+from snapbreaker.signals import Interrupted
+
+AFTERWARDS = "if a run was going on: snapbreaker recover"
 
 VERBS = {
     "run": ("run", "run"),
@@ -72,32 +80,55 @@ def main(ctx: click.Context, store: str | None, quiet: bool, verbose: bool) -> N
 
 def launch() -> NoReturn:
     """Entry point: whatever happens, the exit code is one of the table."""
-    sys.exit(_code())
+    fill_standard_descriptors()  # before anything else gets 0, 1 or 2, and the command's output with it
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream or os.fdopen(number, mode, closefd=False)
+        for number, (stream, mode) in enumerate(((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w")))
+    )
+    code = _code()
+    _let_go(sys.stdout)
+    _let_go(sys.stderr)
+    sys.exit(code)
 
 
 def _code() -> int:
-    fill_standard_descriptors()  # before anything else gets 0, 1 or 2, and the command's output with it
     try:
         code = main(standalone_mode=False)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        return 128 + signal.SIGINT
+    except Interrupted as stop:
+        return 128 + stop.number
     except SnapbreakerError as error:
-        print(f"snapbreaker: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        _say(f"snapbreaker: {error.message}", f"hint: {error.hint}" if error.hint else "")
         return error.exit_code
-    except BrokenPipeError:  # `snapbreaker checkpoint list | head`
-        sys.stderr.close()
-        return Exit.OK
-    except Exception:
-        import traceback
-
-        traceback.print_exc()
-        print("snapbreaker: internal error; if a run was going on: snapbreaker recover", file=sys.stderr)
+    except SystemExit:  # how click takes EPIPE (`snapbreaker verify | head`); its status would be 1
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        where = f": {path_text(os.fsdecode(error.filename))}" if error.filename else ""
+        _say(f"snapbreaker: {error.strerror or error}{where}", AFTERWARDS)
+        return Exit.INTERNAL
+    except BaseException:
+        _say(traceback.format_exc().rstrip("\n"), f"snapbreaker: internal error; {AFTERWARDS}")
         return Exit.INTERNAL
     return code if isinstance(code, int) else Exit.OK
+
+
+def _say(*lines: str) -> None:
+    """On standard error. One that is gone or full must not change the exit code."""
+    with suppress(OSError):
+        for line in filter(None, lines):
+            print(line, file=sys.stderr)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Flush it, or Python does so at its end, and makes the exit code 120 where that fails."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
