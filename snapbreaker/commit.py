@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 
 from snapbreaker import selection
+from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import SnapbreakerError
@@ -51,5 +52,6 @@ def commit(record: Record) -> Committed | Issue:
 def release(record: Record) -> None:
     """Let go of what only a rollback of the whole checkpoint would have needed. Idempotent."""
     for volume in record.meta.volumes:
+        vault.unreserve(volume.stored.vault)
         with suppress(OSError):  # space is freed later, by prune; the undo set is what counts
             selection.load(volume.backend).release(volume.stored)

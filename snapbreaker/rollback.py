@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from snapbreaker import mounts, paths, selection
+from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record, VolumeRecord
-from snapbreaker.checkpoint.states import State
-from snapbreaker.errors import Conflict, RestoreError, SnapbreakerError
+from snapbreaker.checkpoint.states import SETTLED, State
+from snapbreaker.errors import CheckpointError, Conflict, RestoreError, SnapbreakerError
 from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Change
 from snapbreaker.files.live import LiveTree
@@ -96,7 +97,7 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
     single paths are in the outcome. Raises nothing but for bugs: an error that ends the work on a volume is in
     ``Outcome.errors``.
     """
-    record.enter(State.RESTORING, goal=goal.as_dict(), since=_since(record))
+    begin(record, goal)
     outcome = Outcome(errors=list(errors))
     meta = record.meta
     roots = [volume.stored.volume.root for volume in meta.volumes]
@@ -111,9 +112,40 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
             _roll_back_volume(record, volume, goal, mine, outcome, progress)
         except (OSError, SnapbreakerError) as error:
             outcome.errors.append(told(mine.root, error))
-    record.enter(State.VERIFYING)
-    record.enter(goal.rest if outcome.verified else State.FAILED)
+    rest(record, goal.rest, outcome)
     return outcome
+
+
+def begin(record: Record, goal: Goal, since: dict[str, int] | None = None) -> None:
+    """Enter *restoring*. Out of a state of rest that must be on disk first, or a crash would leave a mixture there.
+
+    Raises CheckpointError: then nothing was changed.
+    """
+    facts = {"goal": goal.as_dict(), "since": _since(record) if since is None else since}
+    if record.state not in SETTLED:
+        record.pass_through(State.RESTORING, **facts)
+        return
+    try:
+        record.enter(State.RESTORING, **facts)
+    except OSError as error:
+        raise _unrecorded(record, error) from error
+
+
+def rest(record: Record, state: State, outcome: Outcome) -> None:
+    """Enter ``state`` when ``outcome`` is verified, else *failed*. What cannot be recorded is not verified."""
+    record.pass_through(State.VERIFYING)
+    try:
+        record.enter(state if outcome.verified else State.FAILED)
+    except OSError as error:
+        outcome.errors.append(str(_unrecorded(record, error)))
+        record.pass_through(State.FAILED)
+
+
+def _unrecorded(record: Record, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"the state of checkpoint {record.id} cannot be written to {record.path}: {error.strerror}",
+        "make space there, then try again",
+    )
 
 
 def _since(record: Record) -> dict[str, int]:

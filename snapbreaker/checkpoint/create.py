@@ -70,6 +70,7 @@ def _record_volume(
     own = vault.make(volume, record.id)
     policy = scope.policies[volume.number]
     data = backend.create(volume, Creation(record.id, own, str(place), policy, progress))
+    vault.reserve(own)
     proof = Proof.from_dict(data["proof"]) if "proof" in data else Proof.none()
     stored = Stored(volume, own, str(place), policy, data)
     return VolumeRecord(backend.name, stored, proof, time.monotonic() - started)

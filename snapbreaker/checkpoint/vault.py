@@ -11,9 +11,12 @@ from pathlib import Path
 from snapbreaker.backend import Volume
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.remove import remove_tree
+from snapbreaker.files.room import NO_SPACE, RESERVE
 from snapbreaker.files.stage import attempts, remove_attempts
 from snapbreaker.linux.durable import read_json, write_json
 from snapbreaker.linux.times import times_kept
+
+RESERVED = 8 << 20  # bytes: the plan of a restore takes some 200 for each changed path
 
 
 def make(volume: Volume, checkpoint: str) -> str:
@@ -35,6 +38,32 @@ def make(volume: Volume, checkpoint: str) -> str:
             "the vault needs a place at the top of the scope's own filesystem",
         ) from error
     return path
+
+
+def reserve(path: str) -> None:
+    """Set space aside in the vault ``path``, so that a filesystem that the command fills can still be put back.
+
+    To be made after the volume was recorded: a snapshot that held it would never give the space back. Raises
+    CheckpointError on a filesystem that is full already.
+    """
+    fd = os.open(f"{path}/{RESERVE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, RESERVED)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise CheckpointError(
+            f"no space in {path} for what a rollback may need ({RESERVED >> 20} MiB)",
+            "make space on that filesystem",
+        ) from error
+    finally:
+        os.close(fd)
+
+
+def unreserve(path: str) -> None:
+    """Give the space back. Idempotent; where it cannot be done the space goes with the checkpoint."""
+    with suppress(OSError):
+        os.unlink(f"{path}/{RESERVE}")
 
 
 def remove(volume: Volume, checkpoint: str) -> None:

@@ -76,7 +76,7 @@ def restore(
     ``make_room`` apart). A path that fails is listed in the result, and the others go on.
     """
     changes = list(changes)
-    room = Room(live, changes if make_room else ())
+    room = Room(live, stage.vault, changes if make_room else ())
     plan = make_plan(old, live, changes, live.held())
     try:
         room.make(stage.open)

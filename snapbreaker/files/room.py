@@ -15,33 +15,55 @@ from snapbreaker.files.live import LiveTree
 from snapbreaker.files.remove import unlock
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+RESERVE = "reserve"  # the file of a vault that only takes space, until a restore needs it
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class Room:
-    """Deletes files that the run added, largest first, when there is no space otherwise.
+    """Gives the reserve of the vault back when there is no space, then deletes files that the run added.
 
-    ``added`` is empty unless the caller allows it: such a file is then gone instead of displaced.
+    ``changes`` are empty unless the caller allows the latter, largest first: such a file is then gone instead of
+    displaced. ``vault`` is the absolute path of the directory that holds the reserve.
     """
 
-    def __init__(self, live: LiveTree, changes: Iterable[Change] = ()) -> None:
+    def __init__(self, live: LiveTree, vault: str, changes: Iterable[Change] = ()) -> None:
         self._live = live
+        self._vault = vault
         added = [change.new for change in changes if change.old is None and change.new is not None]
         self._added = sorted((e for e in added if e.is_file and e.nlink == 1), key=lambda entry: entry.size)
         self.deleted: list[bytes] = []
 
     def make(self, action: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """The result of ``action``, done again after each file deleted for want of space."""
+        """The result of ``action``, done again after each file given up for want of space."""
         while True:
             try:
                 return action(*args, **kwargs)
             except OSError as error:
-                if error.errno not in NO_SPACE or not self._added:
+                if error.errno not in NO_SPACE or not self._give_up():
                     raise
-                with suppress(OSError):
-                    self._delete(self._added.pop())
+
+    def _give_up(self) -> bool:
+        """One more file; False when there is none."""
+        if self._give_back():
+            return True
+        if not self._added:
+            return False
+        with suppress(OSError):
+            self._delete(self._added.pop())
+        return True
+
+    def _give_back(self) -> bool:
+        fd = os.open(self._vault, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.unlink(RESERVE, dir_fd=fd)
+            ops.syncfs(fd)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
 
     def _delete(self, entry: Entry) -> None:
         parent, name = self._live.open_parent(entry.path)
