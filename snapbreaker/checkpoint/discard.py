@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from snapbreaker import selection
 from snapbreaker.backend import Volume
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record
+from snapbreaker.errors import CheckpointError
 from snapbreaker.files.remove import remove_tree
 from snapbreaker.files.stage import remove_attempts
+from snapbreaker.linux.mountinfo import read_mounts
+
+NOT_A_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
-def discard(record: Record, volumes: list[tuple[Volume, str]] | None = None) -> None:
-    """Remove all that belongs to ``record``, whole or not. Idempotent. System calls only."""
-    for volume, backend_name in volumes if volumes is not None else vault.noted(record.path):
+def discard(
+    record: Record, volumes: list[tuple[Volume, str]] | None = None, *, leave_unreachable: bool = False
+) -> None:
+    """Remove all that belongs to ``record``, whole or not. Idempotent. System calls only.
+
+    Raises CheckpointError when a vault cannot be reached, since nobody would find it without the record, unless
+    ``leave_unreachable``: its filesystem will never come back.
+    """
+    volumes = _volumes(record) if volumes is None else volumes
+    if not leave_unreachable:
+        _refuse_unreachable(record, volumes)
+    for volume, backend_name in volumes:
         own = f"{volume.vault_base}/{record.id}/{volume.number}"
         if os.path.isdir(own):
             backend = selection.load(backend_name)
@@ -29,11 +43,30 @@ def discard(record: Record, volumes: list[tuple[Volume, str]] | None = None) -> 
         os.close(parent)
 
 
+def _volumes(record: Record) -> list[tuple[Volume, str]]:
+    try:
+        return vault.noted(record.path)
+    except (ValueError, KeyError, TypeError):  # damaged: the same is in the metadata
+        return [(volume.stored.volume, volume.backend) for volume in record.meta.volumes]
+
+
+def _refuse_unreachable(record: Record, volumes: list[tuple[Volume, str]]) -> None:
+    mounted = {mount.mountpoint for mount in read_mounts()}
+    for volume, _ in volumes:
+        if volume.mountpoint not in mounted and not os.path.isdir(f"{volume.vault_base}/{record.id}"):
+            raise CheckpointError(
+                f"checkpoint {record.id} has a vault on the filesystem at {volume.mountpoint}: it is not mounted",
+                f"mount it; if it will never come back: checkpoint delete --force {record.id}",
+            )
+
+
 def _remove_displaced(volume: Volume, own: str) -> None:
     """What restores took away: in the vault, and in the subvolumes of the tree itself."""
     try:
         root = os.open(volume.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in NOT_A_DIRECTORY:
+            raise
         return
     try:
         remove_attempts(own, root)

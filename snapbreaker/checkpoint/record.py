@@ -85,6 +85,7 @@ class Record:
         self.path = path
         self.id = path.name
         self._meta: Meta | None = None
+        self._unsaved: dict[str, Any] | None = None  # the state in memory, where the store takes no more
 
     @property
     def sequence(self) -> int:
@@ -97,7 +98,10 @@ class Record:
             data = self._read("meta.json")
             if data.get("format") != FORMAT:
                 raise CheckpointError(f"checkpoint {self.id} has format {data.get('format')}, not {FORMAT}")
-            self._meta = Meta.from_dict(data)
+            try:
+                self._meta = Meta.from_dict(data)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise self._damaged("meta.json", repr(error)) from error
         return self._meta
 
     def save_meta(self, meta: Meta) -> None:
@@ -106,11 +110,21 @@ class Record:
 
     @property
     def status(self) -> dict[str, Any]:
-        """``state.json`` as it is now: state, time, owner, tree (the command's processes)."""
-        try:
-            data: dict[str, Any] = read_json(str(self.path / "state.json"))
-        except FileNotFoundError:
+        """``state.json`` as it is now: state, time, owners, tree (the command's processes).
+
+        Raises CheckpointError when it cannot be read, or is not what was once written there.
+        """
+        if self._unsaved is not None:
+            return self._unsaved
+        if not os.path.lexists(self.path / "state.json"):
             return {"state": State.CREATING, "time": 0.0, "owners": []}  # cut off in its first instant
+        data = self._read("state.json")
+        try:
+            State(data["state"])
+            float(data["time"])
+            _owners(data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged("state.json", repr(error)) from error
         return data
 
     @property
@@ -127,14 +141,31 @@ class Record:
         check_edge(State(status["state"]), new)
         self._save_status({**status, **facts, "state": new})
 
+    def pass_through(self, new: State, **facts: Any) -> None:
+        """As ``enter``, on the way from one state that `recover` rolls back to another.
+
+        Where the store is full or read-only the work goes on all the same: the state on disk is an earlier one,
+        and leads to the same end. Nobody may be told of the end before ``enter`` has succeeded.
+        """
+        try:
+            self.enter(new, **facts)
+        except OSError:
+            self._unsaved = {**self.status, **facts, "state": new}
+
     def adopt(self, owners: list[Owner]) -> None:
         """Other processes take over (recover, rollback)."""
         self._save_status({**self.status, "owners": [owner.as_dict() for owner in owners]})
 
     def owned(self, besides: int = 0) -> bool:
         """Whether a process other than ``besides`` that works on this checkpoint is alive."""
-        owners = [Owner(**owner) for owner in self.status.get("owners", [])]
-        return any(owner.pid != besides and owner.alive() for owner in owners)
+        return any(owner.pid != besides and owner.alive() for owner in _owners(self.status))
+
+    def is_of(self, pid: int) -> bool:
+        """Whether the process ``pid``, dead or alive, works on it. Of a damaged record nobody does."""
+        try:
+            return any(owner.pid == pid for owner in _owners(self.status))
+        except CheckpointError:
+            return False
 
     def unfinished(self) -> bool:
         """Whether its owners died in the middle: `recover` has something to do."""
@@ -155,14 +186,29 @@ class Record:
 
     def _save_status(self, status: dict[str, Any]) -> None:
         write_json(str(self.path / "state.json"), {**status, "time": time.time()})
+        self._unsaved = None
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            data: dict[str, Any] = read_json(str(self.path / name))
+            data = read_json(str(self.path / name))
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"checkpoint {self.id} is not whole: {name} is missing", "run `snapbreaker recover`"
             ) from error
         except ValueError as error:
-            raise CheckpointError(f"checkpoint {self.id} is damaged: {name}: {error}") from error
+            raise self._damaged(name, str(error)) from error
+        except OSError as error:
+            raise self._damaged(name, str(error.strerror)) from error
+        if not isinstance(data, dict):
+            raise self._damaged(name, "not a JSON object")
         return data
+
+    def _damaged(self, name: str, why: str) -> CheckpointError:
+        return CheckpointError(
+            f"checkpoint {self.id} is damaged: {self.path / name}: {why}",
+            f"put the file back from a backup, or give up what it could undo: checkpoint delete --force {self.id}",
+        )
+
+
+def _owners(status: dict[str, Any]) -> list[Owner]:
+    return [Owner(**owner) for owner in status.get("owners", [])]

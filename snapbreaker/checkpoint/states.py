@@ -43,6 +43,9 @@ EDGES: dict[State, frozenset[State]] = {
 # Where a checkpoint may rest. In any other state its owner is at work, or died and `recover` is needed.
 SETTLED = frozenset({State.READY, State.COMMITTED, State.ROLLED_BACK, State.FAILED, State.REBOOT_PENDING})
 
+# A checkpoint whose owner died in one of these was of no command's use yet.
+NEVER_STARTED = frozenset({State.CREATING, State.READY})
+
 
 class IllegalTransition(SnapbreakerError):
     """A bug in the caller: the state machine has no such edge."""

@@ -14,7 +14,7 @@ from snapbreaker.linux.durable import write_file
 from snapbreaker.linux.times import times_kept
 
 DEFAULT = "/var/lib/snapbreaker"
-ID = re.compile(r"^\d{6,}-\d{8}T\d{6}$")
+ID = re.compile(r"[0-9]{6,}-[0-9]{8}T[0-9]{6}")
 
 
 class Store:
@@ -59,7 +59,8 @@ class Store:
     def records(self) -> list[Record]:
         """All records, oldest first."""
         try:
-            names = [name for name in os.listdir(self.path) if ID.match(name)]
+            with os.scandir(self.path) as found:
+                names = [entry.name for entry in found if ID.fullmatch(entry.name) and entry.is_dir()]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -75,10 +76,12 @@ class Store:
             return records[-1]
         if text is None:
             raise UsageError("which checkpoint?", "give an ID or --last; `snapbreaker checkpoint list` shows them")
-        found = [record for record in records if record.id == text]
-        if not found and text.isdigit():
+        if not text:
+            raise UsageError("the ID is empty", "`snapbreaker checkpoint list` shows them")
+        if text.isdecimal():
             found = [record for record in records if record.sequence == int(text)]
-        found = found or [record for record in records if record.id.startswith(text)]
+        else:
+            found = [record for record in records if record.id.startswith(text)]
         if len(found) != 1:
             what = "is ambiguous" if found else "does not exist"
             raise UsageError(f"checkpoint {text} {what}", "`snapbreaker checkpoint list` shows them")

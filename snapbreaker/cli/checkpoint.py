@@ -14,6 +14,7 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import chosen, narrator_for, print_changes, print_json
 from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.exits import Exit
 from snapbreaker.report.wording import path_text
 
 
@@ -107,31 +108,38 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool) -> None:
     from snapbreaker.checkpoint.discard import discard
 
     with Lock("checkpoint delete"):
-        records = [settings.store.resolve(id) for id in ids]
+        records = {record.id: record for record in (settings.store.resolve(id) for id in ids)}.values()
         for record in records:
-            if (reason := _in_the_way(record)) and not force:
+            reason, in_use = _in_the_way(record)
+            if in_use:
+                raise CheckpointError(f"checkpoint {record.id} is in use", "wait for it to end")
+            if reason and not force:
                 raise CheckpointError(f"checkpoint {record.id} is {reason}", "--force removes it all the same")
-            if record.owned():
-                raise CheckpointError(f"checkpoint {record.id} is in use")
         for record in records:
-            discard(record)
+            discard(record, leave_unreachable=force)
 
 
 @checkpoint.command()
-@click.option("--count", default=20, show_default=True, help="Keep at most so many.")
-@click.option("--days", default=30.0, show_default=True, help="Keep none older than this.")
+@click.option("--count", type=click.IntRange(min=0), default=20, show_default=True, help="Keep at most so many.")
+@click.option("--days", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Keep none older.")
 @click.option("--dry-run", is_flag=True, help="Only say which would go.")
 @click.pass_obj
-def prune(settings: Settings, count: int, days: float, dry_run: bool) -> None:
+def prune(settings: Settings, count: int, days: float, dry_run: bool) -> int:
     """Remove old checkpoints, never a pinned, failed or unfinished one. `run` does so after each success."""
     from snapbreaker.checkpoint.discard import discard
     from snapbreaker.checkpoint.retention import Retention
 
+    code = Exit.OK
     with Lock("checkpoint prune"):
         for record in Retention(count, days).expired(settings.store.records()):
-            if not dry_run:
-                discard(record)
-            click.echo(record.id)
+            try:
+                if not dry_run:
+                    discard(record)
+                click.echo(record.id)
+            except SnapbreakerError as error:  # the others go all the same
+                click.echo(f"snapbreaker: {error}", err=True)
+                code = Exit.NOT_STARTED
+    return code
 
 
 @checkpoint.command()
@@ -186,11 +194,12 @@ def _description(record: Record) -> list[tuple[str, str]]:
     return [line for line in lines if line[1]]
 
 
-def _in_the_way(record: Record) -> str:
-    """Why a checkpoint should not be removed just so."""
-    if record.pinned:
-        return "pinned"
+def _in_the_way(record: Record) -> tuple[str, bool]:
+    """Why a checkpoint should not be removed just so, and whether a living process works on it."""
     try:
-        return "unfinished" if record.unfinished() else "failed" if record.state is State.FAILED else ""
+        if record.owned():
+            return "", True
+        unfinished, failed = record.unfinished(), record.state is State.FAILED
     except SnapbreakerError:
-        return "damaged"
+        return "damaged", False
+    return "pinned" if record.pinned else "unfinished" if unfinished else "failed" if failed else "", False

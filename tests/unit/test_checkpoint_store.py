@@ -14,8 +14,8 @@ from snapbreaker.checkpoint.retention import Retention
 from snapbreaker.checkpoint.states import EDGES, SETTLED, IllegalTransition, State, check_edge
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.errors import CheckpointError, UsageError
-from snapbreaker.files.proof import Proof
 from snapbreaker.files.policy import PathClass, Policy
+from snapbreaker.files.proof import Proof
 
 DEAD = Owner(pid=1 << 22, start=1, boot="another boot")
 
@@ -156,3 +156,55 @@ def test_retention_by_age_leaves_what_was_made_by_hand(tmp_path: Path) -> None:
     later = run.status["time"] + 31 * 86400
     assert [record.id for record in Retention(None, 30).expired(store.records(), later)] == [run.id]
     assert Retention(None, 32).expired(store.records(), later) == []
+
+
+DAMAGE = ("", "{}", "[]", '{"state": "bogus"}', '{"state": "committed", "time": 1, "owners": [{"x": 1}]}')
+
+
+@pytest.mark.parametrize("name", ["state.json", "meta.json"])
+@pytest.mark.parametrize("text", DAMAGE)
+def test_a_damaged_record_says_where_and_what_to_do(tmp_path: Path, name: str, text: str) -> None:
+    record = settled(Store(tmp_path), *TO_COMMITTED)
+    (record.path / name).write_text(text)
+    with pytest.raises(CheckpointError) as raised:
+        _ = Record(record.path).status, Record(record.path).meta
+    assert str(record.path / name) in raised.value.message or "format" in raised.value.message
+    assert not Record(record.path).is_of(1)
+    assert Retention(0, 0).expired([Record(record.path)]) == [] or name == "meta.json"
+
+
+def test_names_in_the_store_that_are_no_records(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    record = settled(store, *TO_COMMITTED)
+    (tmp_path / "000009-20260101T000000").touch()
+    (tmp_path / "000009-20260101T000000\n").mkdir()
+    (tmp_path / "٠٠٠٠٠٩-20260101T000000").mkdir()
+    assert [found.id for found in store.records()] == [record.id]
+
+
+@pytest.mark.parametrize("text", ["", "²", "0", "9", "-1", "x"])
+def test_ids_that_name_nothing(tmp_path: Path, text: str) -> None:
+    """An empty one above all: the variable of a script that was never set."""
+    store = Store(tmp_path)
+    settled(store, *TO_COMMITTED)
+    with pytest.raises(UsageError):
+        store.resolve(text)
+
+
+def test_a_state_that_cannot_be_saved_is_passed_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = settled(Store(tmp_path), *TO_COMMITTED[:2])
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("snapbreaker.checkpoint.record.write_json", full)
+        record.pass_through(State.TRIPPED)
+        record.pass_through(State.RESTORING, goal={"undo": False})
+        record.pass_through(State.VERIFYING)
+        with pytest.raises(OSError, match="No space"):
+            record.enter(State.ROLLED_BACK)
+        assert (record.state, Record(record.path).state) == (State.VERIFYING, State.RUNNING)
+    record.enter(State.ROLLED_BACK)
+    assert Record(record.path).state is State.ROLLED_BACK
+    assert Record(record.path).status["goal"] == {"undo": False}
