@@ -19,9 +19,16 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.retention import Retention
 from snapbreaker.checkpoint.states import State
 from snapbreaker.checkpoint.store import Store
-from snapbreaker.commit import commit
+from snapbreaker.commit import Committed, commit
 from snapbreaker.conclude import Story, conclude
-from snapbreaker.errors import CommandNotExecutable, CommandNotFound
+from snapbreaker.errors import (
+    CheckpointError,
+    CommandNotExecutable,
+    CommandNotFound,
+    SnapbreakerError,
+    UsageError,
+)
+from snapbreaker.exits import Exit
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.monitor.judge import Judge
@@ -74,22 +81,20 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
     try:
         watched = _watch(request, spec, tree, lifeline, story)
-    except (CommandNotFound, CommandNotExecutable):
+    except (CommandNotFound, CommandNotExecutable, CheckpointError, UsageError):  # nothing was run
+        tree.remove()
         discard(record)
         raise
-    issue = watched.issue
-    if issue is None:
-        record.enter(State.CHECKING)
-        issue = health_issue(request.checks, spec) or _unconfirmed(request, record, narrator)
-    with deferred():
-        done = commit(record) if issue is None else issue
-        if isinstance(done, Issue):
-            return _halted(record, done, tree, story)
-        story.committed = done
-        tree.release()
-        code = conclude(record, story)
+    try:
+        issue = watched.issue or _checked(request, spec, story)
+        with deferred():
+            code = _ended(issue or commit(record), tree, story)
+    except SnapbreakerError as error:
+        # Such an error would say that nothing was done. From any other one the supervisor takes over.
+        raise RuntimeError(str(error)) from error
+    if code == Exit.OK:
         _prune(store, request.retention)
-        return code
+    return code
 
 
 def _checkpoint(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrator) -> Record:
@@ -139,13 +144,31 @@ def _watch(request: RunRequest, spec: RunSpec, tree: ProcessTree, lifeline: Life
     return watched
 
 
+def _checked(request: RunRequest, spec: RunSpec, story: Story) -> Issue | None:
+    """Nothing tripped: what do the caller's checks and the caller say?"""
+    try:
+        story.record.enter(State.CHECKING)
+        return health_issue(request.checks, spec) or _unconfirmed(request, story.record, story.narrator)
+    except OSError as error:
+        reason = f"the run's state could not be recorded in {story.record.path}: {error.strerror}"
+        return Issue(IssueType.CHECK, reason, "record", time=time.time())
+
+
+def _ended(how: Committed | Issue, tree: ProcessTree, story: Story) -> int:
+    if isinstance(how, Issue):
+        return _halted(story.record, how, tree, story)
+    story.committed = how
+    tree.release()
+    return conclude(story.record, story)
+
+
 def _halted(record: Record, issue: Issue, tree: ProcessTree, story: Story) -> int:
     """The breaker is open. What still runs (a late issue: of what the command left running) dies; then put back,
     prove, report.
     """
     story.issue = issue
     story.halted(tree)
-    record.enter(State.TRIPPED, issue=issue.as_dict(), **story.facts())
+    record.pass_through(State.TRIPPED, issue=issue.as_dict(), **story.facts())
     story.narrator.tripped(record, story)
     story.outcome = roll_back(record, Goal(), story.narrator.progress, story.survivors())
     return conclude(record, story)
@@ -174,5 +197,5 @@ def _specification(request: RunRequest) -> RunSpec:
 
 def _prune(store: Store, retention: Retention) -> None:
     for record in retention.expired(store.records()):
-        with suppress(OSError):  # the run succeeded; `prune` will say what stands in the way
+        with suppress(OSError, SnapbreakerError):  # the run succeeded; `prune` will say what is in the way
             discard(record)

@@ -40,10 +40,11 @@ def commit(record: Record) -> Committed | Issue:
                 undo = build_undo(old, live, changes, volume.stored.vault, volume.stored.record)
                 done.octets += undo.octets
                 undo.close()
+        record.enter(State.COMMITTED)
     except (OSError, SnapbreakerError) as error:
-        reason = f"the undo set could not be written: {error}"
-        return Issue(IssueType.CHECK, reason, "commit", time=time.time())
-    record.enter(State.COMMITTED)
+        if record.state is not State.COMMITTED:
+            reason = f"the undo set could not be written: {error}"
+            return Issue(IssueType.CHECK, reason, "commit", time=time.time())
     release(record)
     done.seconds = time.time() - done.started
     return done

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.record import Record
-from snapbreaker.checkpoint.states import State
+from snapbreaker.checkpoint.states import NEVER_STARTED, State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import release
 from snapbreaker.conclude import Story, conclude
-from snapbreaker.errors import SnapbreakerError
+from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.narrator import Narrator
 from snapbreaker.rollback import Goal, roll_back
 from snapbreaker.signals import deferred
-
-NEVER_STARTED = frozenset({State.CREATING, State.READY})
 
 
 def recover(store: Store, narrator: Narrator) -> int:
@@ -36,8 +35,8 @@ def recover(store: Store, narrator: Narrator) -> int:
                     worst = max(worst, Exit.MANUAL if recover_record(record, narrator) == Exit.MANUAL else Exit.OK)
                 elif record.state is State.COMMITTED:
                     release(record)
-            except SnapbreakerError as error:  # one damaged record must not keep the others from being finished
-                narrator.failed(error)
+            except (OSError, SnapbreakerError) as error:  # the others are finished all the same
+                narrator.failed(_explained(error, record))
                 worst = Exit.MANUAL
     return worst
 
@@ -45,12 +44,15 @@ def recover(store: Store, narrator: Narrator) -> int:
 def rescue(store: Store, worker: int, narrator: Narrator) -> int:
     """The supervisor's part: the run of the dead process ``worker`` ends here. Returns the run's exit code."""
     with deferred():
-        for record in reversed(store.records()):
-            if any(owner["pid"] == worker for owner in record.status.get("owners", [])):
-                if record.state in (State.COMMITTED, State.ROLLED_BACK, State.FAILED):
-                    return _already_settled(record)
-                return recover_record(record, narrator)
-    return Exit.INTERNAL
+        record = next((each for each in reversed(store.records()) if each.is_of(worker)), None)
+        if record is None:
+            return Exit.INTERNAL
+        if record.state in (State.COMMITTED, State.ROLLED_BACK, State.FAILED):
+            return _already_settled(record)
+        try:
+            return recover_record(record, narrator)
+        except CheckpointError as error:  # its code would say that the command was never run
+            raise RestoreError(error.message, error.hint) from error
 
 
 def recover_record(record: Record, narrator: Narrator) -> int:
@@ -60,20 +62,28 @@ def recover_record(record: Record, narrator: Narrator) -> int:
     if state in NEVER_STARTED:
         discard(record)
         return Exit.NOT_STARTED
-    record.adopt([Owner.of(os.getpid())])
     survivors: list[str] = []
     tree = ProcessTree.reopen(status["tree"]) if "tree" in status else None
     if tree is not None:
         tree.freeze()
         survivors = [f"process {pid} ({comm}) is still alive" for pid, comm, _ in tree.kill().survivors]
         tree.remove()
+    with suppress(OSError):  # a full store: the lock says as well that somebody is at work
+        record.adopt([Owner.of(os.getpid())])
     story = _story(record, narrator, status)
     if state not in (State.RESTORING, State.VERIFYING):
         if state is not State.TRIPPED:
-            record.enter(State.TRIPPED, issue=story.issue.as_dict() if story.issue else None)
+            record.pass_through(State.TRIPPED, issue=story.issue.as_dict() if story.issue else None)
         narrator.tripped(record, story)
     story.outcome = roll_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress, survivors)
     return conclude(record, story)
+
+
+def _explained(error: OSError | SnapbreakerError, record: Record) -> SnapbreakerError:
+    if isinstance(error, SnapbreakerError):
+        return error
+    where = f": {os.fsdecode(error.filename)}" if error.filename else ""
+    return RestoreError(f"checkpoint {record.id} could not be finished: {error.strerror}{where}", "run it again")
 
 
 def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Story:

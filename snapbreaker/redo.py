@@ -11,7 +11,7 @@ from snapbreaker.files.displaced import Displaced
 from snapbreaker.files.restore import restore
 from snapbreaker.files.stage import Stage, attempts
 from snapbreaker.progress import Progress, silent
-from snapbreaker.rollback import Goal, Outcome, VolumeOutcome, live_tree, told
+from snapbreaker.rollback import Goal, Outcome, VolumeOutcome, begin, live_tree, rest, told
 
 
 def refuse(record: Record) -> None:
@@ -29,7 +29,7 @@ def redo(record: Record, progress: Progress = silent) -> Outcome:
 
     Cut off in the middle, `recover` goes the other way and finishes the rollback again.
     """
-    record.enter(State.RESTORING, goal=Goal(undo=True).as_dict())
+    begin(record, Goal(undo=True), record.status["since"])
     outcome = Outcome()
     for volume in record.meta.volumes:
         mine = VolumeOutcome(volume.stored.volume.root)
@@ -38,8 +38,7 @@ def redo(record: Record, progress: Progress = silent) -> Outcome:
             _redo_volume(volume, record.status["since"], mine, outcome, progress)
         except (OSError, SnapbreakerError) as error:
             outcome.errors.append(told(mine.root, error))
-    record.enter(State.VERIFYING)
-    record.enter(State.COMMITTED if outcome.verified else State.FAILED)
+    rest(record, State.COMMITTED, outcome)
     return outcome
 
 

@@ -106,6 +106,7 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
     except OSError as error:
         outcome.errors.append(f"cannot unmount {_where(error)}: {error.strerror}")
     for volume in meta.volumes:
+        vault.unreserve(volume.stored.vault)
         mine = VolumeOutcome(volume.stored.volume.root)
         outcome.volumes.append(mine)
         try:
@@ -117,7 +118,7 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
 
 
 def begin(record: Record, goal: Goal, since: dict[str, int] | None = None) -> None:
-    """Enter *restoring*. Out of a state of rest that must be on disk first, or a crash would leave a mixture there.
+    """Enter *restoring*. Out of a state of rest that must be on disk first, or a crash would leave a mixture.
 
     Raises CheckpointError: then nothing was changed.
     """
@@ -128,24 +129,25 @@ def begin(record: Record, goal: Goal, since: dict[str, int] | None = None) -> No
     try:
         record.enter(State.RESTORING, **facts)
     except OSError as error:
-        raise _unrecorded(record, error) from error
+        raise CheckpointError(
+            f"the state of checkpoint {record.id} cannot be noted in {record.path}: {error.strerror}",
+            "make space there, then try again",
+        ) from error
 
 
 def rest(record: Record, state: State, outcome: Outcome) -> None:
-    """Enter ``state`` when ``outcome`` is verified, else *failed*. What cannot be recorded is not verified."""
+    """Enter ``state`` when ``outcome`` is verified, else *failed*. Raises RestoreError when that cannot be noted:
+    the record is unfinished then, and `recover` repeats the work.
+    """
     record.pass_through(State.VERIFYING)
     try:
         record.enter(state if outcome.verified else State.FAILED)
     except OSError as error:
-        outcome.errors.append(str(_unrecorded(record, error)))
-        record.pass_through(State.FAILED)
-
-
-def _unrecorded(record: Record, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"the state of checkpoint {record.id} cannot be written to {record.path}: {error.strerror}",
-        "make space there, then try again",
-    )
+        how = "everything was put back and compared" if outcome.verified else "not everything was put back"
+        raise RestoreError(
+            f"{how}, but that cannot be noted in {record.path}: {error.strerror}",
+            "make space there, then run `snapbreaker recover`",
+        ) from error
 
 
 def _since(record: Record) -> dict[str, int]:
@@ -155,9 +157,7 @@ def _since(record: Record) -> dict[str, int]:
         noted: dict[str, int] = status["since"]
         return noted
     vaults = {str(volume.stored.volume.number): volume.stored.vault for volume in record.meta.volumes}
-    return {
-        number: max(attempts(vault), default=0) + 1 for number, vault in vaults.items() if os.path.isdir(vault)
-    }
+    return {number: max(attempts(path), default=0) + 1 for number, path in vaults.items() if os.path.isdir(path)}
 
 
 def _roll_back_volume(
