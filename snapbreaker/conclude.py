@@ -143,9 +143,9 @@ class Story:
 
     def halt(self) -> Halt | None:
         if self.watched is None or self.watched.kill is None:
-            data = self.earlier.get("halt")
-            survivors = [Process(**each) for each in data.pop("survivors", [])] if data else []
-            return Halt(**data, survivors=survivors) if data else None
+            if not (data := self.earlier.get("halt")):
+                return None
+            return Halt(**{**data, "survivors": [Process(**each) for each in data.get("survivors", [])]})
         kill, freeze = self.watched.kill, self.watched.freeze
         return Halt(
             reaction=self.watched.reaction_seconds or 0.0,

@@ -18,21 +18,22 @@ class OutputLog:
         self.cut: dict[str, int] = {}
 
     def output(self, source: str, data: bytes) -> None:
+        view = memoryview(data)[: max(LIMIT - self._sizes.get(source, 0), 0)]
+        written = 0
+        try:
+            while written < len(view):
+                written += os.write(self._file(source), view[written:])
+        except OSError:
+            pass  # counted below
+        self._sizes[source] = self._sizes.get(source, 0) + written
+        if written < len(data):
+            self.cut[source] = self.cut.get(source, 0) + len(data) - written
+
+    def _file(self, source: str) -> int:
         if source not in self._files:
             path = self._record / f"{source}.log"
             self._files[source] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            self._sizes[source] = 0
-        room = max(LIMIT - self._sizes[source], 0)
-        if len(data) > room:
-            self.cut[source] = self.cut.get(source, 0) + len(data) - room
-            data = data[:room]
-        try:
-            if data:
-                os.write(self._files[source], data)
-        except OSError:
-            self.cut[source] = self.cut.get(source, 0) + len(data)
-            return
-        self._sizes[source] += len(data)
+        return self._files[source]
 
     def close(self) -> None:
         for fd in self._files.values():

@@ -81,10 +81,9 @@ def main(ctx: click.Context, store: str | None, quiet: bool, verbose: bool) -> N
 def launch() -> NoReturn:
     """Entry point: whatever happens, the exit code is one of the table."""
     fill_standard_descriptors()  # before anything else gets 0, 1 or 2, and the command's output with it
-    sys.stdin, sys.stdout, sys.stderr = (
-        stream or os.fdopen(number, mode, closefd=False)
-        for number, (stream, mode) in enumerate(((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w")))
-    )
+    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
     code = _code()
     _let_go(sys.stdout)
     _let_go(sys.stderr)
