@@ -196,7 +196,7 @@ def test_links_are_resolved(tmp_path: Path) -> None:
     volume = scope.volumes[0]
     assert volume.root == str(tmp_path / "real")
     assert volume.mountpoint in ("/", *map(str, tmp_path.parents))
-    assert volume.fstype == filesystem_type(tmp_path)
+    assert volume.fstype == filesystem_type(str(tmp_path))
     assert scope.policies[0].keeps(b"inner")
     assert volume.vault_base == volume.mountpoint.rstrip("/") + "/.snapbreaker"
 
@@ -209,7 +209,7 @@ def test_a_mount_that_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert volume.mountpoint in ("/", *map(str, tmp_path.parents))
     assert os.stat(volume.mountpoint).st_dev == facts
     assert volume.device == f"{os.major(facts)}:{os.minor(facts)}"
-    assert volume.fstype == filesystem_type(tmp_path)
+    assert volume.fstype == filesystem_type(str(tmp_path))
 
 
 def test_paths() -> None:
