@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from tests.bench import checkpoint, halt, rollback
 from tests.lab import sessions
 
+PLACES = {"memory": Path("/dev/shm"), "disk": Path("/var/tmp")}
 BENCHES = {"halt": halt, "rollback": rollback, "checkpoint": checkpoint}
 
 
@@ -22,10 +24,12 @@ def main() -> None:
         verb = verbs.add_parser(name, help=(module.__doc__ or "").partition(": ")[2].strip())
         verb.add_argument("--rounds", type=int, default=100 if name == "halt" else 3)
         verb.add_argument("--cache", choices=("warm", "cold"), default="warm", help="page cache before each round")
+        verb.add_argument("--images", choices=sorted(PLACES), default="memory", help="where the filesystems lie")
         module.arguments(verb)
     options = parser.parse_args()
-    # Images lie on a disk, as a server's filesystems do.
-    scratch = sessions.open_session(Path("/var/tmp"))
+    for number in (signal.SIGINT, signal.SIGTERM):  # also when a shell had them ignored
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    scratch = sessions.open_session(PLACES[options.images])
     os.environ["SNAPBREAKER_RUNTIME"] = str(scratch / "run")  # its lock is not the machine's
     try:
         print(BENCHES[options.bench].bench(options, scratch))

@@ -22,10 +22,13 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def bench(options: Namespace, scratch: Path) -> str:
-    facts = (f"{options.files:,} files", f"{options.cache} cache, syncfs included, {options.rounds} rounds")
+    facts = (
+        f"{options.files:,} files",
+        f"{options.cache} cache, loop images in {options.images}, syncfs included, {options.rounds} rounds",
+    )
     parts = [heading("Checkpoint", *facts)]
     for fstype in options.on or BACKEND:
-        filesystem = loopfs.make(fstype, scratch, fstype, 24 * loopfs.GIB)
+        filesystem = loopfs.make(fstype, scratch, fstype, 16 * loopfs.GIB)
         try:
             parts.append(f"### {fstype}\n\n{_measure(filesystem.path, fstype, options, scratch / 'store')}\n")
         finally:

@@ -18,7 +18,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def bench(options: Namespace, scratch: Path) -> str:
-    filesystem = loopfs.make("btrfs", scratch, "btrfs", 24 * loopfs.GIB)
+    filesystem = loopfs.make("btrfs", scratch, "btrfs", 16 * loopfs.GIB)
     try:
         pristine = filesystem.path / "pristine"
         run("btrfs", "subvolume", "create", pristine)
@@ -37,7 +37,7 @@ def bench(options: Namespace, scratch: Path) -> str:
         filesystem.close()
     facts = (
         f"{options.files:,} files, {options.paths:,} of them changed",
-        f"{options.cache} cache, syncfs included, {options.rounds} rounds",
+        f"{options.cache} cache, loop image in {options.images}, syncfs included, {options.rounds} rounds",
     )
     note = "snapbreaker's time includes the comparison of the whole tree with the checkpoint afterwards."
     table = compared(samples, ["paths left different"])
