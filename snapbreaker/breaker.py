@@ -43,7 +43,7 @@ from snapbreaker.preflight import preflight
 from snapbreaker.rollback import Goal, roll_back
 from snapbreaker.safety import confirmed, health_issue
 from snapbreaker.signals import deferred, interruptible
-from snapbreaker.supervisor import Lifeline
+from snapbreaker.supervisor import HandOver, Lifeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,7 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
         with deferred():
             code = _ended(issue or commit(record), tree, story)
     except SnapbreakerError as error:
-        # Such an error would say that nothing was done. From any other one the supervisor takes over.
-        raise RuntimeError(str(error)) from error
+        raise HandOver(str(error)) from error  # its exit code may say that nothing was done
     if code == Exit.OK:
         _prune(store, request.retention)
     return code

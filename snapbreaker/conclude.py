@@ -201,6 +201,7 @@ def conclude(record: Record, story: Story) -> int:
     The record's state is on disk already; *rolled-back* there means that everything was compared.
     """
     code = _exit_code(record, story)
+    record.unreserve()
     report = story.report(code)
     try:
         save_report(report, record.path)

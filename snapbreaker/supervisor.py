@@ -26,6 +26,10 @@ from snapbreaker.monitor.terminal import TerminalState
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
+class HandOver(Exception):
+    """What the worker cannot bring to an end: its supervisor takes over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lifeline:
     """What the worker knows of its supervisor: a pidfd that polls readable when it is dead."""
@@ -74,6 +78,9 @@ def _be_worker(work: Callable[[Lifeline], int], supervisor: int, said: int) -> N
         become_subreaper()
         pidfd = os.pidfd_open(supervisor)
         code = work(Lifeline(pidfd, (Owner.of(os.getpid()), Owner.of(supervisor))))
+    except HandOver as error:
+        with suppress(OSError):
+            sys.stderr.write(f"snapbreaker: {error}\n")
     except BaseException:
         with suppress(OSError):
             traceback.print_exc()

@@ -51,6 +51,7 @@ def create(store: Store, request: Request, progress: Progress = silent) -> Recor
         for volume, backend in chosen:
             meta.volumes.append(_record_volume(record, volume, backend, scope, progress))
         record.save_meta(meta)
+        record.reserve()
         record.enter(State.READY)
     except BaseException as error:
         with suppress(Exception):  # the first error is the one to tell; `recover` finishes what is left

@@ -14,9 +14,11 @@ from snapbreaker.checkpoint.states import SETTLED, State, check_edge
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.proof import Proof
-from snapbreaker.linux.durable import read_json, write_json
+from snapbreaker.files.room import NO_SPACE, RESERVE
+from snapbreaker.linux.durable import read_json, sync_directory, write_json
 
 FORMAT = 1
+RESERVED = 256 << 10  # bytes: states, a report and what filesystems round up
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,26 @@ class Record:
         except OSError:
             self._unsaved = {**self.status, **facts, "state": new}
 
+    def reserve(self) -> None:
+        """Set space aside, so that states can be noted when the command has filled the store's filesystem.
+
+        Raises OSError on one that is full already.
+        """
+        fd = os.open(self.path / RESERVE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, RESERVED)
+        finally:
+            os.close(fd)
+
+    def unreserve(self) -> bool:
+        """Give that space back; False when there is none any more."""
+        try:
+            os.unlink(self.path / RESERVE)
+            sync_directory(str(self.path))
+        except OSError:
+            return False
+        return True
+
     def adopt(self, owners: list[Owner]) -> None:
         """Other processes take over (recover, rollback)."""
         self._save_status({**self.status, "owners": [owner.as_dict() for owner in owners]})
@@ -185,7 +207,13 @@ class Record:
             (self.path / "pinned").unlink(missing_ok=True)
 
     def _save_status(self, status: dict[str, Any]) -> None:
-        write_json(str(self.path / "state.json"), {**status, "time": time.time()})
+        value = {**status, "time": time.time()}
+        try:
+            write_json(str(self.path / "state.json"), value)
+        except OSError as error:
+            if error.errno not in NO_SPACE or not self.unreserve():
+                raise
+            write_json(str(self.path / "state.json"), value)
         self._unsaved = None
 
     def _read(self, name: str) -> dict[str, Any]:
