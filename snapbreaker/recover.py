@@ -34,7 +34,7 @@ def recover(store: Store, narrator: Narrator) -> int:
                 if record.unfinished():
                     worst = max(worst, Exit.MANUAL if recover_record(record, narrator) == Exit.MANUAL else Exit.OK)
                 elif record.state is State.COMMITTED:
-                    release(record)
+                    _let_go(record)
             except (OSError, SnapbreakerError) as error:  # the others are finished all the same
                 narrator.failed(_explained(error, record))
                 worst = Exit.MANUAL
@@ -100,6 +100,15 @@ def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Sto
 def _already_settled(record: Record) -> int:
     """The worker died between the last state and its exit."""
     if record.state is State.COMMITTED:
-        release(record)
+        _let_go(record)
         return Exit.OK
     return Exit.ROLLED_BACK if record.state is State.ROLLED_BACK else Exit.MANUAL
+
+
+def _let_go(record: Record) -> None:
+    """The change stays: the command's processes that still run may go on, and space is given back. Idempotent."""
+    described = record.status.get("tree")
+    tree = ProcessTree.reopen(described) if described else None
+    if tree is not None and tree.cgroup is not None:
+        tree.release()
+    release(record)
