@@ -239,6 +239,7 @@ def _tell_rollback(report: Report, outcome: Outcome) -> None:
     report.failures += [PathNote("", text) for text in outcome.errors]
     report.differences += [PathNote(point, "was mounted, is no longer") for point in outcome.missing_mounts]
     report.warnings += [f"unmounted {point}, which the command had mounted" for point in outcome.unmounted]
+    report.warnings += outcome.notes
     for volume in outcome.volumes:
         report.warnings += [
             f"deleted to make room: {model.absolute(volume.root, path)}, which the command had added"

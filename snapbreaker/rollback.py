@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from snapbreaker import mounts, paths, selection
+from snapbreaker import mounts, paths, roots, selection
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import SETTLED, State
@@ -80,6 +80,7 @@ class Outcome:
     unmounted: list[str] = field(default_factory=list)
     missing_mounts: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     restore_seconds: float = 0.0
     started: float = field(default_factory=time.time)
 
@@ -100,9 +101,9 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
     begin(record, goal)
     outcome = Outcome(errors=list(errors))
     meta = record.meta
-    roots = [volume.stored.volume.root for volume in meta.volumes]
+    scopes = [volume.stored.volume.root for volume in meta.volumes]
     try:
-        outcome.unmounted, outcome.missing_mounts = mounts.undo(roots, meta.mounts)
+        outcome.unmounted, outcome.missing_mounts = mounts.undo(scopes, meta.mounts)
     except OSError as error:
         outcome.errors.append(f"cannot unmount {_where(error)}: {error.strerror}")
     for volume in meta.volumes:
@@ -163,6 +164,12 @@ def _since(record: Record) -> dict[str, int]:
 def _roll_back_volume(
     record: Record, volume: VolumeRecord, goal: Goal, mine: VolumeOutcome, outcome: Outcome, progress: Progress
 ) -> None:
+    with source(volume, goal.undo) as old:
+        top = old.lookup(b"")
+        where = volume.stored
+        _refuse_without_vault(volume)
+        if note := roots.bring_back(where.volume, where.vault, top is not None and top.subvolume):
+            outcome.notes.append(note)
     with source(volume, goal.undo) as old, live_tree(volume) as live:
         touched: set[bytes] = set()
         for attempt in range(ATTEMPTS):
@@ -216,13 +223,19 @@ def source(volume: VolumeRecord, undo: bool) -> Tree:
 def live_tree(volume: VolumeRecord) -> LiveTree:
     """The volume as it is now. Raises RestoreError when its filesystem is no longer mounted there."""
     stored = volume.stored
+    _refuse_without_vault(volume)
+    root = stored.volume.root
+    skip = [os.fsencode(paths.relative(point, root)) for point in stored.volume.skip]
+    with roots.opened(stored.volume) as fd:
+        return LiveTree(fd, stored.policy, skip=skip)
+
+
+def _refuse_without_vault(volume: VolumeRecord) -> None:
+    stored = volume.stored
     if not os.path.isdir(stored.vault):
         raise RestoreError(
             f"the vault {stored.vault} is not there", f"is the filesystem of {stored.volume.root} still mounted?"
         )
-    root = stored.volume.root
-    skip = [os.fsencode(paths.relative(point, root)) for point in stored.volume.skip]
-    return LiveTree(root, stored.policy, skip=skip)
 
 
 def below(volume: VolumeRecord, wanted: Sequence[str]) -> list[bytes]:
