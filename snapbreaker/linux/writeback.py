@@ -1,4 +1,4 @@
-"""Writing a file's dirty pages without waiting for the filesystem's journal: sync_file_range(2)."""
+"""Writing a file's dirty pages out, apart from the filesystem's journal: sync_file_range(2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 
 from snapbreaker.linux.libc import function
 
-_WAIT_BEFORE_WRITE_WAIT_AFTER = 1 | 2 | 4  # <linux/fs.h>
+# <linux/fs.h>
+_WRITE = 2
+_WAIT_BEFORE_WRITE_WAIT_AFTER = 1 | 2 | 4
 
 _sync_file_range = function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
@@ -20,3 +22,8 @@ def write_back(fd: int) -> None:
     """
     if _sync_file_range(fd, 0, 0, _WAIT_BEFORE_WRITE_WAIT_AFTER) < 0:
         os.fsync(fd)
+
+
+def start_write_back(fd: int, start: int, length: int) -> None:
+    """Have the disk begin with this range, without waiting. A hint: nothing is lost where it is not followed."""
+    _sync_file_range(fd, start, length, _WRITE)

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 
 from snapbreaker.files.tree import Extent
 from snapbreaker.linux.clone import CANNOT_CLONE, clone_range, data_ranges
+from snapbreaker.linux.writeback import start_write_back
 
 # Below this a file is read and written: cheaper than an extent of its own, and than asking where its holes are.
 _SMALL = 1 << 16
 _BATCH = 1 << 20  # bytes gathered for one write
 _PIECES = 1000  # at most so many buffers in one writev(2) (IOV_MAX is 1024)
 _BLOCK = 1 << 20
+_STRIDE = 8 << 20  # bytes after which the disk is told to begin writing, while more is read
 
 
 class Shrunk(Exception):
@@ -32,6 +34,7 @@ class PackWriter:
         self.clone = clone
         self.copied = 0  # bytes that were not shared
         self._end = 0  # of what lies in the file
+        self._started = 0  # of what the disk was told to write
         self._pieces: list[bytes] = []
         self._gathered = 0
         self._block = os.fstatvfs(self.fd).f_bsize
@@ -68,6 +71,9 @@ class PackWriter:
                 written -= len(self._pieces.pop(0))
             if self._pieces:
                 self._pieces[0] = self._pieces[0][written:]
+        if self._end - self._started >= _STRIDE:
+            start_write_back(self.fd, self._started, self._end - self._started)
+            self._started = self._end
 
     def _gather(self, fd: int, size: int, offset: int = 0) -> Extent:
         data = os.pread(fd, size, offset)
