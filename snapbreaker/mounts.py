@@ -21,11 +21,17 @@ def undo(roots: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[st
     Raises OSError where a mount cannot be detached. A mount that is missing now is only told: what it showed
     is not in the checkpoint.
     """
+    extra, missing = since(roots, known)
+    for point in reversed(extra):
+        unmount(point)
+    return extra, missing
+
+
+def since(roots: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The mount points below ``roots`` that came since ``known`` was taken, and those that are gone."""
     now = below(roots)
     extra = list(now)
     for point in known:
         if point in extra:
             extra.remove(point)
-    for point in reversed(extra):
-        unmount(point)
     return extra, [point for point in known if point not in now]

@@ -8,11 +8,12 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from snapbreaker.errors import SnapbreakerError
+from snapbreaker.errors import Conflict, SnapbreakerError
 from snapbreaker.monitor.streams import Relay
 from snapbreaker.report import events
 from snapbreaker.report.event_writer import EventWriter
 from snapbreaker.report.model import Outcome, Report
+from snapbreaker.report.wording import path_text
 
 if TYPE_CHECKING:
     from snapbreaker.checkpoint.create import Request
@@ -98,6 +99,8 @@ class TextNarrator:
 
     def failed(self, error: SnapbreakerError) -> None:
         self.say(error.message)
+        for path in error.paths if isinstance(error, Conflict) else ():
+            self.say(f"conflict: {path_text(os.fsdecode(path))}")
         if error.hint:
             self.say(f"hint: {error.hint}")
 
@@ -193,5 +196,7 @@ class EventNarrator:
         self._writer.write(events.Finished(report.exit_code, str(report.outcome), report.record + "/report.json"))
 
     def failed(self, error: SnapbreakerError) -> None:
+        for path in error.paths if isinstance(error, Conflict) else ():
+            self._writer.write(events.Warned(f"conflict: {os.fsdecode(path)}"))
         self._writer.write(events.ErrorRaised.of(error))
         self._writer.write(events.Finished(int(error.exit_code), str(Outcome.NOT_STARTED)))

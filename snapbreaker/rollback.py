@@ -101,9 +101,8 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
     begin(record, goal)
     outcome = Outcome(errors=list(errors))
     meta = record.meta
-    scopes = [volume.stored.volume.root for volume in meta.volumes]
     try:
-        outcome.unmounted, outcome.missing_mounts = mounts.undo(scopes, meta.mounts)
+        _undo_mounts(record, goal, outcome)
     except OSError as error:
         outcome.errors.append(f"cannot unmount {_where(error)}: {error.strerror}")
     for volume in meta.volumes:
@@ -116,6 +115,18 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
             outcome.errors.append(told(mine.root, error))
     rest(record, goal.rest, outcome)
     return outcome
+
+
+def _undo_mounts(record: Record, goal: Goal, outcome: Outcome) -> None:
+    """What a halted run mounted goes. Of a run that ended long ago nobody knows who has mounted what since."""
+    meta = record.meta
+    scopes = [volume.stored.volume.root for volume in meta.volumes]
+    if meta.kind == "run" and not goal.undo:
+        outcome.unmounted, outcome.missing_mounts = mounts.undo(scopes, meta.mounts)
+        return
+    extra, missing = mounts.since(scopes, meta.mounts)
+    outcome.notes += [f"left mounted: {point}, which was not when the checkpoint was made" for point in extra]
+    outcome.notes += [f"no longer mounted: {point}" for point in missing]
 
 
 def begin(record: Record, goal: Goal, since: dict[str, int] | None = None) -> None:

@@ -66,6 +66,8 @@ def rollback(
     """
     record = chosen(settings.store, id, last, "roll back")
     narrator = narrator_for(as_json, settings.verbosity)
+    if again and (paths or whole or dry_run or force):
+        raise UsageError("--redo takes back all of the last rollback", "leave the other options out")
     if again:
         return told(narrator, lambda: _redo(record, narrator))
     wanted = tuple(_inside(record, path) for path in paths)
@@ -78,6 +80,7 @@ def rollback(
     def work() -> int:
         preload.load()
         with Lock(f"rollback {record.id}"):
+            goal = _goal(record, whole, wanted)  # again: another rollback may just have ended
             if goal.undo and not force:
                 refuse_conflicts(record, wanted)
             return _roll_back(record, goal, narrator)
@@ -95,9 +98,9 @@ def _roll_back(record: Record, goal: Goal, narrator: Narrator) -> int:
 
 
 def _redo(record: Record, narrator: Narrator) -> int:
-    refuse(record)
     preload.load()
     with Lock(f"rollback --redo {record.id}"), deferred():
+        refuse(record)
         record.adopt([Owner.of(os.getpid())])
         story = Story(record, narrator, verb="rollback", invocation=["snapbreaker", *sys.argv[1:]])
         story.outcome = redo(record, narrator.progress)
@@ -114,8 +117,7 @@ def _goal(record: Record, whole: bool, paths: tuple[str, ...]) -> Goal:
     if by_hand:
         return Goal(undo=False, paths=paths, rest=State.READY)
     if state is State.FAILED:
-        before = Goal.from_dict(record.status.get("goal", {}))
-        return replace(before, paths=paths)
+        return _again(record, Goal.from_dict(record.status.get("goal", {})), paths)
     if state is not State.COMMITTED:
         raise CheckpointError(f"checkpoint {record.id} is {state}: there is nothing to undo")
     if not whole:
@@ -129,10 +131,24 @@ def _goal(record: Record, whole: bool, paths: tuple[str, ...]) -> Goal:
     return Goal(undo=False, paths=paths)
 
 
+def _again(record: Record, before: Goal, paths: tuple[str, ...]) -> Goal:
+    """The goal of a rollback that failed, once more."""
+    if before.undo:
+        return replace(before, paths=paths, rest=State.COMMITTED if paths else State.ROLLED_BACK)
+    if paths:
+        raise CheckpointError(
+            f"the rollback of checkpoint {record.id} failed: a part of it cannot be proved alone",
+            "leave --path out: what is as it was stays as it is",
+        )
+    return before
+
+
 def _inside(record: Record, path: str) -> str:
     """``path`` made absolute. Raises UsageError when no volume of the record holds it."""
-    absolute = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
-    absolute = absolute.rstrip("/") or "/"
+    if not path:
+        raise UsageError("--path is empty")
+    parent, name = os.path.split(path.rstrip("/") or "/")
+    absolute = os.path.realpath(path) if name in ("", ".", "..") else os.path.join(os.path.realpath(parent), name)
     if not any(is_below(absolute, volume.stored.volume.root) for volume in record.meta.volumes):
         raise UsageError(f"--path {path} is not in the scope of checkpoint {record.id}")
     return absolute
