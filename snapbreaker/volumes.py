@@ -62,6 +62,8 @@ def discover(
     may lie anywhere and need not exist. Active swap files are kept. Raises UsageError for a scope that is no
     directory, is the kernel's own (/proc, /sys …) or is kept as a whole, CheckpointError without /proc.
     """
+    if "" in (*scopes, *keep):
+        raise UsageError("a path is empty", "perhaps a variable that is not set")
     roots = [_directory(scope) for scope in scopes]
     kept = [_place(path) for path in (*keep, *excluded)]
     swaps = [path for path, _ in active_swap_files()]

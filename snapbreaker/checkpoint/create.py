@@ -42,7 +42,8 @@ def create(store: Store, request: Request, progress: Progress = silent) -> Recor
 
     Raises SnapbreakerError when it could not be made whole; nothing is left of it then.
     """
-    scope = discover(request.scope, request.keep, [str(store.path), runtime_directory()])
+    ours = [str(store.path), runtime_directory()]
+    scope = discover(request.scope, request.keep, [*ours, *map(os.path.realpath, ours)])
     chosen = [(volume, selection.choose(volume, request.backend)[0]) for volume in scope.volumes]
     record = store.new()
     record.begin(list(request.owners))

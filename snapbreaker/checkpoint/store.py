@@ -21,7 +21,11 @@ class Store:
     """Records by id. Ids begin with a sequence number that only grows, whatever the clock does."""
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = Path(os.path.abspath(path or os.environ.get("SNAPBREAKER_STORE") or DEFAULT))
+        given = path or os.environ.get("SNAPBREAKER_STORE") or DEFAULT
+        try:
+            self.path = Path(os.path.abspath(given))
+        except FileNotFoundError:
+            raise UsageError(f"--store {given}: the current directory was removed", "give a path from /") from None
 
     def prepare(self) -> None:
         """Make the store, 0700. Raises CheckpointError where others could write into it, or nobody can."""

@@ -12,7 +12,7 @@ from snapbreaker.checkpoint.lock import Lock
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import chosen, narrator_for, print_changes, print_json
+from snapbreaker.cli.options import chosen, here, narrator_for, print_changes, print_json
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.report.wording import path_text
@@ -46,7 +46,7 @@ def create(
 
     narrator = narrator_for(as_json, settings.verbosity)
     owners = (Owner.of(os.getpid()),)
-    request = Request(scope, keep, backend, "manual", cwd=os.getcwd(), note=note, owners=owners)
+    request = Request(scope, keep, backend, "manual", cwd=here(), note=note, owners=owners)
     narrator.starting("checkpoint", request)
     with Lock("checkpoint create"), interruptible():
         record = create_checkpoint(settings.store, request, narrator.progress)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from snapbreaker import selection
+from snapbreaker.checkpoint.lock import runtime_directory
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import print_json
 from snapbreaker.report.wording import path_text
@@ -21,7 +22,8 @@ from snapbreaker.volumes import discover
 @click.pass_obj
 def doctor(settings: Settings, scope: tuple[str, ...], keep: tuple[str, ...], as_json: bool) -> None:
     """Which backend each volume would get, and for each of the others every reason why not."""
-    found = discover(scope, keep, [str(settings.store.path)])
+    ours = [str(settings.store.path), runtime_directory()]
+    found = discover(scope, keep, [*ours, *map(os.path.realpath, ours)])
     for volume in found.volumes:
         answers = selection.survey(volume)
         chosen = next((name for name, availability in answers if availability), None)

@@ -104,7 +104,7 @@ def _code() -> int:
     except Interrupted as stop:
         return 128 + stop.number
     except SnapbreakerError as error:
-        _say(f"snapbreaker: {error.message}", f"hint: {error.hint}" if error.hint else "")
+        _say(f"snapbreaker: {error.message}", f"snapbreaker: hint: {error.hint}" if error.hint else "")
         return error.exit_code
     except SystemExit:  # how click takes EPIPE (`snapbreaker verify | head`); its status would be 1
         return 128 + signal.SIGPIPE

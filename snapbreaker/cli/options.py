@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -12,7 +13,7 @@ import click
 
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.store import Store
-from snapbreaker.errors import SnapbreakerError
+from snapbreaker.errors import SnapbreakerError, UsageError
 from snapbreaker.narrator import EventNarrator, Narrator, TextNarrator
 from snapbreaker.report.wording import path_text
 from snapbreaker.signals import Interrupted
@@ -30,6 +31,14 @@ def chosen(store: Store, id: str | None, last: bool, what: str) -> Record:
         click.confirm(f"{what} {record.id}?", abort=True, err=True)
         return record
     return store.resolve(id, last)
+
+
+def here() -> str:
+    """The current directory. Raises UsageError when it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the current directory was removed", "change to another one") from None
 
 
 def narrator_for(as_json: bool, verbosity: int) -> Narrator:

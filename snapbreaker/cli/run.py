@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import narrator_for, told
-from snapbreaker.errors import UsageError
+from snapbreaker.cli.options import here, narrator_for, told
+from snapbreaker.errors import SnapbreakerError, UsageError
 
 EXAMPLES = """\b
 Examples:
@@ -110,10 +111,10 @@ def _seconds(value: float | None) -> float | None:
 
 def _directory(path: str | None) -> str:
     if path is None:
-        return ""
+        return here()
     if not os.path.isdir(path):
         raise UsageError(f"--cwd {path} is not a directory")
-    return os.path.abspath(path)
+    return path if os.path.isabs(path) else os.path.normpath(os.path.join(here(), path))
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -140,8 +141,9 @@ def _write_report(record: Path, name: str) -> None:
     from snapbreaker.report.saved import load_report
 
     forms = {".md": "markdown", ".json": "json", ".html": "html"}
-    text = render_as(load_report(record), forms.get(Path(name).suffix, "text"))
     try:
+        text = render_as(load_report(record), forms.get(Path(name).suffix, "text"))
         Path(name).write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        print(f"snapbreaker: the report could not be written to {name}: {error.strerror}", file=sys.stderr)
+    except (OSError, SnapbreakerError) as error:  # how the run ended stands
+        with suppress(OSError):
+            print(f"snapbreaker: the report could not be written to {name}: {error}", file=sys.stderr)
