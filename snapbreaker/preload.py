@@ -22,6 +22,7 @@ MODULES = (
     "snapbreaker.report.markdown",
     "snapbreaker.report.events",
     "snapbreaker.cli.recover",
+    "snapbreaker.cli.report",
     "runpy",
     # What Python imports by itself, late: to show a traceback, to encode a name, to end a thread.
     "traceback",
@@ -34,9 +35,9 @@ MODULES = (
 CODECS = ("utf-8", "ascii", "latin-1", "idna", "utf-8-sig")
 
 
-def load() -> None:
-    """Import all of it, and have each codec built."""
-    for name in MODULES:
+def load(*more: str) -> None:
+    """Import all of it, and ``more``, and have each codec built."""
+    for name in (*MODULES, *more):
         importlib.import_module(name)
     for name in CODECS:
         codecs.lookup(name)

@@ -92,7 +92,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         return told(narrator, lambda: run_breaker(request, store, lifeline, narrator))
 
     def guarded() -> int:
-        preload.load()
+        preload.load(*["sh"] if request.checks else [])  # health checks run behind the command
         with Lock("run " + " ".join(command)):
             return supervise(work, lambda worker: told(narrator, lambda: rescue(store, worker, narrator)))
 
