@@ -109,7 +109,13 @@ def _checkpoint(request: RunRequest, store: Store, lifeline: Lifeline, narrator:
     narrator.starting("run", wanted)
     if lifeboat.needed(os.path.realpath(path) for path in request.scope):
         store.prepare()
-        lifeboat.prepare(store.path)
+        try:
+            lifeboat.prepare(store.path)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot copy what `recover` runs on to {store.path}/lifeboat: {error.strerror}",
+                "make space there",
+            ) from error
     record = create.create(store, wanted, narrator.progress)
     narrator.checkpointed(record)
     return record

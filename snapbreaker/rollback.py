@@ -178,7 +178,6 @@ def _roll_back_volume(
     with source(volume, goal.undo) as old:
         top = old.lookup(b"")
         where = volume.stored
-        _refuse_without_vault(volume)
         if note := roots.bring_back(where.volume, where.vault, top is not None and top.subvolume):
             outcome.notes.append(note)
     with source(volume, goal.undo) as old, live_tree(volume) as live:
@@ -225,7 +224,8 @@ def pending(volume: VolumeRecord, old: Tree, live: LiveTree, goal: Goal) -> Iter
 
 
 def source(volume: VolumeRecord, undo: bool) -> Tree:
-    """The files to go back to: the checkpoint's view, or the undo set."""
+    """The files to go back to: the checkpoint's view, or the undo set. Raises RestoreError without its vault."""
+    _refuse_without_vault(volume)
     if undo:
         return UndoSet.open(volume.stored.record, volume.stored.vault)
     return selection.load(volume.backend).open(volume.stored)

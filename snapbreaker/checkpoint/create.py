@@ -46,9 +46,9 @@ def create(store: Store, request: Request, progress: Progress = silent) -> Recor
     scope = discover(request.scope, request.keep, [*ours, *map(os.path.realpath, ours)])
     chosen = [(volume, selection.choose(volume, request.backend)[0]) for volume in scope.volumes]
     record = store.new()
-    record.begin(list(request.owners))
-    meta = _meta(record, request, scope)
     try:
+        record.begin(list(request.owners))
+        meta = _meta(record, request, scope)
         for volume, backend in chosen:
             meta.volumes.append(_record_volume(record, volume, backend, scope, progress))
         record.save_meta(meta)

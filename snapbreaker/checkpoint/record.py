@@ -118,6 +118,11 @@ class Record:
         """
         if self._unsaved is not None:
             return self._unsaved
+        if not os.path.isdir(self.path):
+            raise CheckpointError(
+                f"the record of checkpoint {self.id} is gone: {self.path}",
+                "without it nothing can be put back; what it kept lies in .snapbreaker at the top of the filesystem",
+            )
         if not os.path.lexists(self.path / "state.json"):
             return {"state": State.CREATING, "time": 0.0, "owners": []}  # cut off in its first instant
         data = self._read("state.json")
