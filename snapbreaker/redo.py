@@ -9,7 +9,7 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.files.displaced import Displaced
 from snapbreaker.files.restore import restore
-from snapbreaker.files.stage import Stage, attempts
+from snapbreaker.files.stage import Stage, attempts, put_in_place
 from snapbreaker.progress import Progress, silent
 from snapbreaker.rollback import Goal, Outcome, VolumeOutcome, begin, live_tree, rest, told
 
@@ -48,7 +48,8 @@ def _redo_volume(
     vault = volume.stored.vault
     first = since.get(str(volume.stored.volume.number), 1)
     with live_tree(volume) as live:
-        for attempt in sorted((number for number in attempts(vault) if number >= first), reverse=True):
+        done = [number for number in attempts(vault) if number >= first and put_in_place(vault, number)]
+        for attempt in sorted(done, reverse=True):
             with Displaced.open(vault, attempt, live) as old:
                 started = time.monotonic()
                 changes = list(old.changes(live))

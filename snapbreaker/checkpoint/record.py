@@ -121,7 +121,7 @@ class Record:
         if not os.path.isdir(self.path):
             raise CheckpointError(
                 f"the record of checkpoint {self.id} is gone: {self.path}",
-                "without it nothing can be put back; what it kept lies in .snapbreaker at the top of the filesystem",
+                "without it nothing can be put back; what it kept lies in .snapbreaker at each filesystem's top",
             )
         if not os.path.lexists(self.path / "state.json"):
             return {"state": State.CREATING, "time": 0.0, "owners": []}  # cut off in its first instant

@@ -12,7 +12,7 @@ import click
 
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import here, narrator_for, told
-from snapbreaker.errors import SnapbreakerError, UsageError
+from snapbreaker.errors import CheckpointError, SnapbreakerError, UsageError
 
 EXAMPLES = """\b
 Examples:
@@ -92,6 +92,8 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         return told(narrator, lambda: run_breaker(request, store, lifeline, narrator))
 
     def guarded() -> int:
+        if not os.path.exists("/proc/self/stat"):
+            raise CheckpointError("/proc is not mounted", "mount -t proc proc /proc")
         preload.load(*["sh"] if request.checks else [])  # health checks run behind the command
         with Lock("run " + " ".join(command)):
             return supervise(work, lambda worker: told(narrator, lambda: rescue(store, worker, narrator)))

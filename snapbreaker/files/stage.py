@@ -195,6 +195,11 @@ def attempts(vault: str) -> list[int]:
     return [int(match[1]) for match in found if match]
 
 
+def put_in_place(vault: str, attempt: int) -> bool:
+    """Whether an attempt may have changed what is live; one that was cut off earlier left nothing to undo."""
+    return os.path.exists(f"{vault}/restore.{attempt}/staged")
+
+
 def remove_attempts(vault: str, root_fd: int) -> None:
     """Remove everything that restores left, in the vault and in subvolumes of the tree at ``root_fd``."""
     for attempt in sorted(attempts(vault)):

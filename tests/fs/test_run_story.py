@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,7 @@ def test_create_ended_by_a_signal(tool: Tool, small: Path) -> None:
     _, stderr = process.communicate(timeout=30)
     assert process.returncode in (0, 143), stderr
     assert b"Traceback" not in stderr
+    assert tool("recover").status == 0
     assert len(tool.checkpoints()) == (process.returncode == 0)
 
 
@@ -202,3 +204,44 @@ def test_confirm_when_nobody_waits(tool: Tool, small: Path) -> None:
     assert result.status == 1
     assert tool("confirm", "--last").status == 4
     assert (small / "config").read_text() == "before\n"
+
+
+KILLED_AT_STEP = """
+import os, signal, sys
+from snapbreaker.cli.main import launch
+from snapbreaker.files import ops
+
+steps = int(sys.argv.pop(1))
+
+def before(operation, name):
+    global steps
+    steps -= 1
+    if steps == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ops.before = before
+launch()
+"""
+
+
+def test_a_redo_that_is_cut_off_can_be_made_again(tool: Tool, small: Path) -> None:
+    """Each time `recover` goes back to what was rolled back, and the next redo starts from there."""
+    assert tool.run(small, "sh", "-c", f"echo after > {small}/config; rm -r {small}/sub").status == 0
+    after = comparer.snapshot(small)
+    assert tool("rollback", "--last").status == 0
+    before = comparer.snapshot(small)
+    for step in ("3", "8", "14"):
+        cut = tool("rollback", "--last", "--redo", entry=("-c", KILLED_AT_STEP, step))
+        assert cut.status == -signal.SIGKILL, cut.stderr
+        assert tool("recover").status == 0
+        assert comparer.differences(before, comparer.snapshot(small)) == []
+    assert tool("rollback", "--last", "--redo").status == 0
+    assert comparer.differences(after, comparer.snapshot(small)) == []
+
+
+def test_without_proc(tool: Tool, small: Path) -> None:
+    call = f"umount -l /proc; exec {sys.executable} -m snapbreaker run --scope {small} -- touch {small}/new"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", call], env=tool.environment, capture_output=True)
+    assert (done.returncode, b"Traceback" in done.stderr) == (4, False), done.stderr
+    assert b"/proc is not mounted" in done.stderr
+    assert not (small / "new").exists()
