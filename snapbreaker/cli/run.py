@@ -14,6 +14,8 @@ from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import here, narrator_for, told
 from snapbreaker.errors import CheckpointError, SnapbreakerError, UsageError
 
+LONGEST = 2_000_000  # seconds: poll(2) counts milliseconds in an int
+
 EXAMPLES = """\b
 Examples:
   snapbreaker run --scope /srv/app -- ./deploy.sh
@@ -72,13 +74,13 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         rules=RuleSet.for_command(command, [Path(name) for name in options["rules"]], options["profile"]),
         keep=options["keep"],
         backend=options["backend"],
-        idle=_seconds(options["idle"]),
-        timeout=_seconds(options["timeout"]),
-        grace=options["grace"],
+        idle=_seconds(options["idle"]) or None,
+        timeout=_seconds(options["timeout"] or 0.0) or None,
+        grace=_seconds(options["grace"]),
         strict=options["strict"],
         observe=options["observe"],
         checks=options["check"],
-        confirm=options["confirm"],
+        confirm=None if options["confirm"] is None else _seconds(options["confirm"]),
         pty=options["pty"],
         cwd=_directory(options["cwd"]),
         env=dict(_assignment(text) for text in options["env"]),
@@ -105,10 +107,10 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
     return code
 
 
-def _seconds(value: float | None) -> float | None:
-    if value is not None and value < 0:
-        raise UsageError("a time cannot be negative")
-    return value or None
+def _seconds(value: float) -> float:
+    if not 0 <= value <= LONGEST:  # nan is neither
+        raise UsageError(f"{value:g} is no number of seconds from 0 to {LONGEST}")
+    return value
 
 
 def _directory(path: str | None) -> str:

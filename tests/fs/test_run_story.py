@@ -194,8 +194,18 @@ def test_a_store_behind_a_link_into_the_scope(tool: Tool, root: Path) -> None:
     assert b"rolled-back" in tool("checkpoint", "list", env={"SNAPBREAKER_STORE": str(link)}).stdout
 
 
-@pytest.mark.parametrize("arguments", [["--scope", ""], ["--scope", "/srv", "--keep", ""]])
-def test_an_empty_path_is_not_the_current_directory(tool: Tool, small: Path, arguments: list[str]) -> None:
+MEANINGLESS = [
+    ["--scope", ""],
+    ["--scope", "/srv", "--keep", ""],
+    ["--scope", ".", "--idle", "nan"],
+    ["--scope", ".", "--timeout", "inf"],
+    ["--scope", ".", "--grace", "-1"],
+]
+
+
+@pytest.mark.parametrize("arguments", MEANINGLESS)
+def test_meaningless_options(tool: Tool, small: Path, arguments: list[str]) -> None:
+    """An empty path above all: it is a variable that was never set, not the current directory."""
     assert tool("run", *arguments, "--", "true", cwd=small).status == 2
 
 
