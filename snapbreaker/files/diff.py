@@ -35,7 +35,7 @@ def diff(
     last, again in that order: their groups are known only at the end. A directory that was added or removed yields
     every path below it too; so does one that became something else (or the reverse), after a TYPE of its own.
 
-    An entry whose metadata proves it unchanged (``Proof``) is not looked at; ``touched`` paths, what is below them
+    An entry whose metadata proves it unchanged (``Proof``) is not looked at; ``touched`` paths
     and their parents always are. ctime, atime, inode and device numbers, and sizes and link counts of directories,
     never differ by themselves. Of keep-content files content, size and mtime are not compared and hard links not
     followed; of keep-content directories the mtime is not.

@@ -6,23 +6,20 @@ from collections.abc import Collection
 
 
 class Touched:
-    """A set of paths with all that is below them and their parents. Asked in the order of a walk."""
+    """A set of paths with the directories above them.
+
+    Not with all that is below: what a restore did below a path is in the set itself, path by path.
+    """
 
     def __init__(self, paths: Collection[bytes]) -> None:
         self._paths = frozenset(paths)
         self._parents = frozenset(parent for path in self._paths for parent in _parents(path))
-        self._below = b"\0"  # the prefix of what is below the last path met; no path begins with NUL
 
     def __bool__(self) -> bool:
         return bool(self._paths)
 
     def covers(self, path: bytes) -> bool:
-        if path.startswith(self._below):
-            return True
-        if path in self._paths:
-            self._below = path + b"/" if path else b""
-            return True
-        return path in self._parents
+        return path in self._paths or path in self._parents
 
 
 def _parents(path: bytes) -> list[bytes]:

@@ -44,7 +44,7 @@ def verify(
 ) -> list[Difference]:
     """Compare everything at and below ``below`` again; empty when ``live`` is as ``old``.
 
-    What was restored is judged by its bytes, never by its metadata: ``touched`` paths, all below them and their
+    What was restored is judged by its bytes, never by its metadata: ``touched`` paths and their
     parents. Raises OSError when something cannot be read.
     """
     changes = diff(old, live, policy, proof, below, touched=touched)
