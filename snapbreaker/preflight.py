@@ -6,6 +6,7 @@ from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.states import NEVER_STARTED
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.errors import CheckpointError
+from snapbreaker.monitor.process_tree import ProcessTree
 
 
 def preflight(store: Store) -> None:
@@ -21,4 +22,5 @@ def preflight(store: Store) -> None:
             raise CheckpointError(
                 f"checkpoint {record.id} is unfinished: {record.state}", "run `snapbreaker recover` first"
             )
+        ProcessTree.clear(record.id)
         discard(record)

@@ -60,6 +60,7 @@ def recover_record(record: Record, narrator: Narrator) -> int:
     status = record.status
     state = State(status["state"])
     if state in NEVER_STARTED:
+        ProcessTree.clear(record.id)
         discard(record)
         return Exit.NOT_STARTED
     survivors: list[str] = []

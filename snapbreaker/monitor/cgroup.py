@@ -61,14 +61,7 @@ class Cgroup:
     @classmethod
     def create(cls, name: str) -> Cgroup | None:
         """A child of our own cgroup, or of the hierarchy's root where that is refused; None where both are."""
-        hierarchy = Hierarchy.find()
-        if hierarchy is None:
-            return None
-        own = cgroup_of(os.getpid())
-        for parent in (hierarchy.directory(own) if own else None, hierarchy.mountpoint):
-            if parent is None:
-                continue
-            path = os.path.join(parent, name)
+        for path in cls._places(name):
             try:
                 os.mkdir(path, 0o755)
             except OSError as error:
@@ -77,6 +70,22 @@ class Cgroup:
             else:
                 return cls(path, os.open(path, _OPEN_DIRECTORY))
         return None
+
+    @classmethod
+    def clear(cls, name: str) -> None:
+        """Remove an empty one that ``create`` made for somebody who died before he could note it."""
+        for path in cls._places(name):
+            with suppress(OSError):
+                os.rmdir(path)
+
+    @staticmethod
+    def _places(name: str) -> list[str]:
+        hierarchy = Hierarchy.find()
+        if hierarchy is None:
+            return []
+        own = cgroup_of(os.getpid())
+        parents = (hierarchy.directory(own) if own else None, hierarchy.mountpoint)
+        return [os.path.join(parent, name) for parent in parents if parent is not None]
 
     @classmethod
     def reopen(cls, path: str, cgroup_id: int) -> Cgroup | None:

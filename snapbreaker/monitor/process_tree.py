@@ -78,7 +78,7 @@ class ProcessTree:
         """
         become_subreaper()
         try:
-            cgroup = Cgroup.create(f"snapbreaker-{run_id}") if use_cgroup else None
+            cgroup = Cgroup.create(_name(run_id)) if use_cgroup else None
         except FileExistsError as error:
             raise CheckpointError(f"{error.filename} exists: run {run_id} is not over") from error
         me = os.getpid()
@@ -86,6 +86,11 @@ class ProcessTree:
         tree = cls(run_id, seen[me].identity, cgroup)
         tree.excluded.update(one.identity for one in seen.values() if one.parent == me)
         return tree
+
+    @classmethod
+    def clear(cls, run_id: str) -> None:
+        """Remove what ``create`` leaves behind when its process dies before the command was started."""
+        Cgroup.clear(_name(run_id))
 
     def exclude(self, pid: int) -> None:
         """Leave a process that we start for ourselves (the watchdog), and all below it, out of the set."""
@@ -325,3 +330,7 @@ class ProcessTree:
 
     def is_owner_alive(self) -> bool:
         return is_alive(self.owner)
+
+
+def _name(run_id: str) -> str:
+    return f"snapbreaker-{run_id}"

@@ -68,7 +68,9 @@ class Run:
             assert self.is_before() or self.is_after(), f"{what}: a mixture: {self.mixture()}"
         checkpoints = self.tool.checkpoints()
         assert not any(entry.get("unfinished") for entry in checkpoints), what
-        left = cgroups() & {f"snapbreaker-{entry['id']}" for entry in checkpoints}
+        # By number: a checkpoint that is gone must not leave one either.
+        number = int((self.tool.store / "sequence").read_text())
+        left = [name for name in cgroups() if name.startswith(f"snapbreaker-{number:06d}-")]
         assert not left, f"{what}: cgroups are left: {left}"
 
     def mixture(self) -> list[str]:
