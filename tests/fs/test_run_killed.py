@@ -1,0 +1,92 @@
+"""SIGKILL at random moments: afterwards the tree is the one before the command, or the committed one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import comparer
+from tests.fs.conftest import MakeFilesystem
+from tests.lab.loopfs import FSTYPES
+from tests.lab.tool import Tool
+
+KILLS = 34  # on each of three filesystems
+DEPLOY = """
+cd "$1"
+n=0
+while [ $n -lt 20 ]; do n=$((n+1)); rm -f old/$n; echo new >replaced/$n.new; mv replaced/$n.new replaced/$n; done
+mkdir -p made/deep; echo x >made/deep/file; ln replaced/1 made/link; mv moved made/moved; echo more >>grown
+[ -z "$2" ] || { echo "$2"; sleep 9; }
+"""
+
+
+def seed(root: Path) -> None:
+    for name in ("old", "replaced", "moved"):
+        (root / name).mkdir(parents=True)
+        for number in range(1, 21):
+            (root / name / str(number)).write_text(f"{name} {number}\n" * 50)
+    (root / "grown").write_text("a line\n")
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def supervisor(pid: int) -> list[int]:
+    return [pid]
+
+
+def worker(pid: int) -> list[int]:
+    return children(pid)
+
+
+def both(pid: int) -> list[int]:
+    return [*children(pid), pid]
+
+
+def settle(tool: Tool) -> None:
+    """Whoever survived holds the lock until it has finished; then `recover` has the rest to do, if any."""
+    deadline = time.monotonic() + 60
+    while (result := tool("recover")).status == 4:
+        assert time.monotonic() < deadline, result.stderr
+        time.sleep(0.05)
+    assert result.status == 0, result.stderr
+
+
+@pytest.mark.parametrize("fstype", FSTYPES)
+def test_never_a_mixture(make_filesystem: MakeFilesystem, tool: Tool, fstype: str) -> None:
+    root = make_filesystem(fstype).path / "scope"
+    seed(root)
+    before = comparer.snapshot(root)
+    dice = random.Random(20261123)
+    began = time.monotonic()
+    assert tool.run(root, "sh", "-c", DEPLOY, "sh", root, "ERROR: it failed").status == 1
+    whole = time.monotonic() - began
+    victims: list[Callable[[int], list[int]]] = [supervisor, worker, both]
+    seen = set()
+    for number in range(KILLS):
+        line, chosen = dice.choice(["", "ERROR: it failed"]), dice.choice(victims)
+        process = tool.start("run", "--scope", root, "--", "sh", "-c", DEPLOY, "sh", root, line)
+        time.sleep(dice.uniform(0.2, 1.0) * whole)
+        if process.poll() is None:
+            for pid in chosen(process.pid):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+        settle(tool)
+        state = tool.checkpoints()[-1]["state"]
+        told = f"kill {number} of {chosen.__name__}, line {line!r}, then {state}"
+        seen.add(state)
+        if state == "committed":
+            assert (root / "made/deep/file").exists(), told
+            assert tool("rollback", "--last", "--yes").status == 0, told
+        assert comparer.differences(before, comparer.snapshot(root)) == [], told
+    assert "rolled-back" in seen
