@@ -1,14 +1,16 @@
-"""Two processes, each of which can finish what the other one began.
+"""Three processes, each of which can finish what another one began.
 
 The *worker* does the run. Its parent, the *supervisor*, does nothing but wait: when the worker dies (SIGKILL, OOM
 killer, a bug), it kills the command's processes and rolls back. When the supervisor dies, the worker sees that
-at once through a pidfd, and does the same. Both have everything loaded and locked in memory. Orphans of a dead
+at once through a pidfd, and does the same. When both die (``kill -9 -GROUP``, ``timeout -s KILL``), the *guardian*
+does it, which is in a session of its own. All have everything loaded and locked in memory. Orphans of a dead
 worker come to the supervisor, since both are child subreapers (PR_SET_CHILD_SUBREAPER, prctl(2)).
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import traceback
@@ -54,13 +56,21 @@ def supervise(work: Callable[[Lifeline], int], rescue: Callable[[int], int]) -> 
         os.close(verdict)
         _be_worker(work, supervisor, said)
     os.close(said)
-    lock_memory()
-    _forward_signals(worker)
-    status = _wait(worker)
-    code = os.read(verdict, 16)
-    os.close(verdict)
-    if code:
-        return int(code)
+    guardian = _start_guardian(worker, rescue)
+    try:
+        lock_memory()
+        _forward_signals(worker)
+        status = _wait(worker)
+        code = os.read(verdict, 16)
+        os.close(verdict)
+        return int(code) if code else _take_over(worker, status, terminal, rescue)
+    finally:
+        # Before we end ourselves: it shares the lock, and would look for something to finish.
+        os.kill(guardian, signal.SIGKILL)
+        os.waitpid(guardian, 0)
+
+
+def _take_over(worker: int, status: int, terminal: TerminalState | None, rescue: Callable[[int], int]) -> int:
     if terminal is not None:
         terminal.restore()
     how = f"signal {-status}" if status < 0 else f"status {status}"
@@ -69,6 +79,30 @@ def supervise(work: Callable[[Lifeline], int], rescue: Callable[[int], int]) -> 
             f"snapbreaker: the worker process died ({how}); its supervisor takes over", file=sys.stderr, flush=True
         )
     return rescue(worker)
+
+
+def _start_guardian(worker: int, rescue: Callable[[int], int]) -> int:
+    """Fork the process that finishes the run when neither of the others can; returns its pid."""
+    others = [os.pidfd_open(worker), os.pidfd_open(os.getpid())]
+    guardian = os.fork()
+    if guardian == 0:
+        try:
+            os.setsid()
+            for number in FORWARDED:
+                signal.signal(number, signal.SIG_IGN)
+            lock_memory()
+            for fd in others:
+                select.select([fd], [], [])
+            rescue(worker)
+        except BaseException:
+            with suppress(OSError):
+                traceback.print_exc()
+        finally:
+            _flush()
+            os._exit(Exit.OK)
+    for fd in others:
+        os.close(fd)
+    return guardian
 
 
 def _be_worker(work: Callable[[Lifeline], int], supervisor: int, said: int) -> None:

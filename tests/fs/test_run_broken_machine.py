@@ -108,8 +108,8 @@ def test_the_lifeboat_recovers_when_nothing_of_snapbreaker_is_left(machine: Path
     before = look(machine)
     process = start(machine, BREAK + WAIT)
     wait_until_broken(machine)
-    worker = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
-    for pid in (process.pid, worker):
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in (process.pid, *map(int, children)):
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=120)
     assert not (machine / PROGRAM.lstrip("/")).exists()

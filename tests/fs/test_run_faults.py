@@ -122,7 +122,8 @@ def _in_lanes(strike: Callable[[int], None], count: int) -> None:
 
 def _kill(process: subprocess.Popen[bytes], victim: str) -> None:
     workers = _children(process.pid)[:1]
-    victims = {"worker": workers, "supervisor": [process.pid], "both": [process.pid, *workers]}[victim]
+    everyone = [process.pid, *_children(process.pid)]
+    victims = {"worker": workers, "supervisor": [process.pid], "everyone": everyone}[victim]
     for pid in victims:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -170,14 +171,14 @@ def _seconds_until_dead(pids: Path) -> float:
 
 
 def test_recover_kills_what_is_alive_before_it_restores(tool: Tool, ext4: LoopFilesystem, tmp_path: Path) -> None:
-    """Both processes killed at once: nobody is left to act but `recover`."""
+    """All of snapbreaker's processes are killed at once: nobody is left to act but `recover`."""
     root, pids = ext4.path / "root", tmp_path / "pids"
     hostile.seed(root)
     before = comparer.snapshot(ext4.path)
     deploy = [sys.executable, "-m", "tests.lab.hostile", "deploy", str(root), str(pids)]
     process = tool.start("run", "--scope", root, "--observe", "--", *deploy)
     wait_for(process, hostile.ERROR_LINE)
-    _kill(process, "both")
+    _kill(process, "everyone")
     process.wait(10)
     assert tool.run(root, "true").status == 4, "a run must not begin on top of one that was cut off"
     recovered = tool("recover")

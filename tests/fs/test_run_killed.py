@@ -13,8 +13,8 @@ import pytest
 
 from tests import comparer
 from tests.fs.conftest import MakeFilesystem
-from tests.lab.loopfs import FSTYPES
-from tests.lab.tool import Tool
+from tests.lab.loopfs import FSTYPES, LoopFilesystem
+from tests.lab.tool import Tool, wait_for
 
 KILLS = 34  # on each of three filesystems
 DEPLOY = """
@@ -46,10 +46,14 @@ def supervisor(pid: int) -> list[int]:
 
 
 def worker(pid: int) -> list[int]:
-    return children(pid)
+    return children(pid)[:1]
 
 
 def both(pid: int) -> list[int]:
+    return [*worker(pid), pid]
+
+
+def everyone(pid: int) -> list[int]:
     return [*children(pid), pid]
 
 
@@ -71,7 +75,7 @@ def test_never_a_mixture(make_filesystem: MakeFilesystem, tool: Tool, fstype: st
     began = time.monotonic()
     assert tool.run(root, "sh", "-c", DEPLOY, "sh", root, "ERROR: it failed").status == 1
     whole = time.monotonic() - began
-    victims: list[Callable[[int], list[int]]] = [supervisor, worker, both]
+    victims: list[Callable[[int], list[int]]] = [supervisor, worker, both, everyone]
     seen = set()
     for number in range(KILLS):
         line, chosen = dice.choice(["", "ERROR: it failed"]), dice.choice(victims)
@@ -90,3 +94,21 @@ def test_never_a_mixture(make_filesystem: MakeFilesystem, tool: Tool, fstype: st
             assert tool("rollback", "--last", "--yes").status == 0, told
         assert comparer.differences(before, comparer.snapshot(root)) == [], told
     assert "rolled-back" in seen
+
+
+def test_the_whole_process_group(ext4: LoopFilesystem, tool: Tool) -> None:
+    """`kill -9 -GROUP` and `timeout -s KILL` reach supervisor and worker; the rollback needs no `recover`."""
+    root = ext4.path / "scope"
+    seed(root)
+    before = comparer.snapshot(root)
+    script = f"cd {root} && rm -r old && echo up && exec sleep 60"
+    process = tool.start("run", "--scope", root, "--", "sh", "-c", script)
+    wait_for(process, "up")
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    while tool.checkpoints()[-1]["state"] != "rolled-back":
+        assert time.monotonic() - began < 30
+        time.sleep(0.1)
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+    settle(tool)
