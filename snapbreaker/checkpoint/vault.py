@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -109,3 +110,12 @@ def noted(record: Path) -> list[tuple[Volume, str]]:
         backend = data.pop("backend")
         found.append((Volume(**{**data, "skip": tuple(data["skip"])}), backend))
     return found
+
+
+def orphans(volume: Volume, known: Collection[str]) -> list[str]:
+    """Vaults on the volume of none of the checkpoints ``known``: of another store, or of a lost record."""
+    try:
+        names = os.listdir(volume.vault_base)
+    except OSError:
+        return []
+    return sorted(f"{volume.vault_base}/{name}" for name in names if name not in known)

@@ -9,6 +9,7 @@ import click
 
 from snapbreaker import selection
 from snapbreaker.checkpoint.lock import runtime_directory
+from snapbreaker.checkpoint.vault import orphans
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import print_json
 from snapbreaker.report.wording import path_text
@@ -44,6 +45,12 @@ def doctor(settings: Settings, scope: tuple[str, ...], keep: tuple[str, ...], as
             print_json({"left_out": left.path, "why": left.why})
         else:
             click.echo(f"left out: {path_text(left.path)}: {left.why}")
+    known = [record.id for record in settings.store.records()]
+    for vault in sorted({path for volume in found.volumes for path in orphans(volume, known)}):
+        if as_json:
+            print_json({"vault": vault, "why": "this store has no record of it"})
+        else:
+            click.echo(f"vault without a record in this store: {path_text(vault)}; remove it if no other has")
     for text in [] if as_json else _machine():
         click.echo(text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import Any
 
 
@@ -16,18 +17,33 @@ def sync_directory(path: str) -> None:
 
 
 def write_file(path: str, data: bytes) -> None:
-    """Replace ``path`` atomically with ``data``, mode 0600, fsynced with its directory."""
+    """Replace ``path`` atomically with ``data``, mode 0600, fsynced with its directory.
+
+    Raises OSError; what was there before is then still whole.
+    """
     temporary = path + ".new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
+        _write_new(temporary, data)
+        os.rename(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+def _write_new(path: str, data: bytes) -> None:
+    with suppress(FileNotFoundError):  # of a process that died
+        os.unlink(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(fd, 0o600)  # whatever the umask
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
         os.fsync(fd)
     finally:
         os.close(fd)
-    os.rename(temporary, path)
-    sync_directory(os.path.dirname(path))
 
 
 def write_json(path: str, value: Any) -> None:

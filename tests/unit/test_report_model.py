@@ -73,7 +73,7 @@ def test_a_saved_report_is_private_whatever_the_umask(tmp_path: Path) -> None:
 
 
 def test_a_stale_temporary_file_or_link_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / f".report.json.{os.getpid()}").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "report.json.new").symlink_to(tmp_path / "elsewhere")
     save_report(samples.tripped(), tmp_path)
     assert os.listdir(tmp_path) == ["report.json"]
 

@@ -73,9 +73,16 @@ class Recorder:
             self._tell("record")
         self._pack.flush()
         os.fsync(self._pack.fd)
+        self._refuse_unknown_mounts()
         if not proof.valid_now():
             raise CheckpointError("the clock was set while the checkpoint was made", "try again")
         return proof
+
+    def _refuse_unknown_mounts(self) -> None:
+        """A mount hides what is below it, and this one was not there when the scope was taken."""
+        for path in self._tree.mounts:
+            shown = os.path.join(self._volume.root, os.fsdecode(path))
+            raise CheckpointError(f"{shown} was mounted while the checkpoint was made", "try again")
 
     # Step 1.
 
