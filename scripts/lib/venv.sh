@@ -32,9 +32,13 @@ install_packages() {
 		return 0
 	fi
 	echo "installing$missing" >&2
-	ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get -qq update || return 1
-	# RUNLEVEL=1: what a package brings as a service is not started.
-	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >/dev/null
+	# The machine's package lists may be missing or old.
+	apt_install $missing 2>/dev/null || { apt-get -qq update && apt_install $missing; }
+}
+
+# RUNLEVEL=1: what a package brings as a service is not started.
+apt_install() {
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 
 mkdir -p .env
