@@ -16,7 +16,7 @@ import pytest
 
 from tests import comparer
 from tests.fs.conftest import MakeFilesystem
-from tests.lab import debian
+from tests.lab import debian, loopfs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = "/usr/local/bin/snapbreaker"
@@ -43,7 +43,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(params=["ext4", "btrfs"])
+@pytest.fixture(params=loopfs.FSTYPES)
 def machine(request: pytest.FixtureRequest, make_filesystem: MakeFilesystem, bundle: Path) -> Path:
     if reason := debian.missing():
         pytest.skip(reason)
