@@ -21,7 +21,7 @@ _FORWARD = re.compile(rb"\x1b\[[0-9]*C")
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 _CONTROL = b"\x00\x07\x0e\x0f\x1b\x7f"
 _CONTROLS = tuple(bytes([char]) for char in _CONTROL)
-_BACKSPACED = re.compile(rb"[^\r\n]*\x08[^\r\n]*")
+_SEGMENT = re.compile(rb"[^\r\n]+")  # a pattern with the backspace in it would be quadratic on lines without
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,14 @@ def printed(data: bytes) -> bytes:
     if any(char in data for char in _CONTROLS):
         data = data.translate(None, _CONTROL)
     if b"\x08" in data:
-        data = _BACKSPACED.sub(_rub_out, data)
+        data = _SEGMENT.sub(_rub_out, data)
     return data
 
 
 def _rub_out(match: re.Match[bytes]) -> bytes:
     first, *rest = match.group().split(b"\x08")
+    if not rest:
+        return first
     kept = bytearray(first)
     for part in rest:
         del kept[-1:]

@@ -38,6 +38,10 @@ def test_backspaces_of_a_long_line_take_linear_time() -> None:
     assert printed(b"a" * 200_000 + b"\x08" * 200_000 + b"b") == b"b"
 
 
+def test_a_long_line_beside_one_with_a_backspace_takes_linear_time() -> None:
+    assert printed(b"a" * 500_000 + b"\nb\x08\n") == b"a" * 500_000 + b"\n\n"
+
+
 def test_segments() -> None:
     data = b"one\rtwo\n\nthree\r\r"
     assert [data[a:b] for a, b in segments(data)] == [b"one", b"two", b"three"]
