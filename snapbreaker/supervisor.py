@@ -132,7 +132,7 @@ def _flush() -> None:
 
 
 def _forward_signals(worker: int) -> None:
-    """What is sent to the supervisor alone is meant for the run."""
+    """What is sent to the supervisor alone is meant for the run. Ctrl-Z the worker obeys first, see ``_wait``."""
 
     def forward(number: int, _frame: FrameType | None) -> None:
         try:
@@ -142,15 +142,19 @@ def _forward_signals(worker: int) -> None:
 
     for number in FORWARDED:
         signal.signal(number, forward)
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
 
 
 def _wait(worker: int) -> int:
     """Exit status of ``worker``, negative for a signal. Other children are orphans of the run: left alone here.
 
-    They are reaped by the rescue's kill, or by init after us.
+    They are reaped by the rescue's kill, or by init after us. When the worker stops for Ctrl-Z we stop as well,
+    since it is us whom the shell waits for; it continues the whole process group.
     """
     while True:
-        _pid, status = os.waitpid(worker, 0)
+        _pid, status = os.waitpid(worker, os.WUNTRACED)
+        if os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGTSTP:
+            os.kill(os.getpid(), signal.SIGSTOP)
         if os.WIFEXITED(status):
             return os.WEXITSTATUS(status)
         if os.WIFSIGNALED(status):
