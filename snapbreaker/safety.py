@@ -30,7 +30,9 @@ def health_issue(checks: Sequence[str], spec: RunSpec) -> Issue | None:
             with interruptible():
                 commands.run(["/bin/sh", "-c", check], cwd=spec.cwd, timeout=CHECK_SECONDS)
         except SnapbreakerError as error:
-            return Issue(IssueType.CHECK, f"the health check failed: {error}", "check", check, time=time.time())
+            return Issue(
+                IssueType.CHECK, f"the health check {check!r} failed: {error}", "check", check, time=time.time()
+            )
         except Interrupted as stop:
             return _interrupted(stop, "the health checks")
     return None

@@ -68,7 +68,7 @@ def issue_place(issue: Issue) -> str:
 def context(report: Report) -> tuple[list[tuple[str, str]], int]:
     """The lines around the trip as (``source:number``, text), and the index of the one that tripped (-1: none)."""
     issue = report.issue
-    if issue is None or not issue.line:
+    if issue is None or not issue.line or not issue.line_number:  # a health check's text is no line of output
         return [_row(line) for line in (*report.before, *report.after)], -1
     tripped = Line(issue.source, issue.line_number, issue.line)
     before = [line for line in report.before if (line.source, line.number) != (tripped.source, tripped.number)]

@@ -21,10 +21,17 @@ SPECIAL = re.compile(r"[\\.^$*+?{}\[\]|()]")
 WORD = re.compile(r"[a-z]{3,}")
 
 UNLINED = {
-    IssueType.TIMEOUT: "If the silence is natural here, allow it more time with a larger --idle.",
+    IssueType.TIMEOUT: "Find out what it was waiting for, mend that, and run it again.",
     IssueType.EXIT: "Find out why the command failed (see its last lines), mend that, and run it again.",
     IssueType.CHECK: "The change raised no issue, but the machine was not healthy after it: mend that first.",
     IssueType.INTERRUPTED: "It was stopped on purpose; run it again when you want it.",
+}
+
+# By rule, where a type has several.
+WAITED = {
+    "idle": "If the silence is natural here, allow it more time with a larger --idle.",
+    "timeout": "If it needs so long, allow it more time with a larger --timeout.",
+    "confirm": "Run it again and confirm it in time, or allow more time with a larger --confirm.",
 }
 
 
@@ -70,7 +77,7 @@ def advice(report: Report) -> str:
             "Mend the cause and run it again. Only if this line is known to be harmless, justify it: "
             f"add the rule to {RULES_FILE}, with your reason."
         )
-    return UNLINED.get(issue.type, "Mend the cause and run it again.")
+    return WAITED.get(issue.rule) or UNLINED.get(issue.type, "Mend the cause and run it again.")
 
 
 def retry_command(report: Report) -> str:

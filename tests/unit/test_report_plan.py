@@ -14,6 +14,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.packs import parse_pack
 from snapbreaker.monitor.rules import RuleSet
 from snapbreaker.report import plan
+from snapbreaker.report.phrases import context
 from tests.unit import report_samples as samples
 
 LINES = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1, max_size=700)
@@ -89,3 +90,15 @@ def test_there_is_advice_for_every_type(kind: IssueType) -> None:
     assert plan.can_be_allowed(with_line.issue) == (
         kind in (IssueType.ERROR, IssueType.WARNING, IssueType.SKIP, IssueType.UNEXPECTED)
     )
+
+
+@pytest.mark.parametrize("rule", ["idle", "timeout", "confirm"])
+def test_advice_after_a_timeout_names_the_option_that_set_it(rule: str) -> None:
+    report = samples.tripped(issue=Issue(IssueType.TIMEOUT, "too late", rule))
+    assert f"--{rule}" in plan.advice(report)
+
+
+def test_a_health_check_is_not_shown_as_a_line_of_output() -> None:
+    issue = Issue(IssueType.CHECK, "the health check failed", "check", "nginx -t")
+    report = samples.tripped(issue=issue, before=(), after=())
+    assert context(report) == ([], -1)
