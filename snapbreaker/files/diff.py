@@ -35,6 +35,8 @@ def diff(
     last, again in that order: their groups are known only at the end. A directory that was added or removed yields
     every path below it too; so does one that became something else (or the reverse), after a TYPE of its own.
 
+    A touched file that has fewer links than it had differs in LINKS, also where the others lie outside the tree.
+
     An entry whose metadata proves it unchanged (``Proof``) is not looked at; ``touched`` paths
     and their parents always are. ctime, atime, inode and device numbers, and sizes and link counts of directories,
     never differ by themselves. Of keep-content files content, size and mtime are not compared and hard links not
@@ -95,11 +97,17 @@ class _Comparison:
         if current is None:
             yield self._removed(a)
             return
+        if self._lost_link(a, current):
+            aspects |= Aspect.LINKS
         linked = not kept and self._groups.note(a, current)
         if linked and not aspects & Aspect.TYPE:
             self._groups.hold(Change(a.path, a, current, aspects))
         elif aspects:
             yield Change(a.path, a, current, aspects)
+
+    def _lost_link(self, a: Entry, b: Entry) -> bool:
+        """Whether a touched file came back as one of its own, while another name of it lies outside the tree."""
+        return bool(self._touched) and not a.is_dir and b.nlink < a.nlink and self._touched.covers(a.path)
 
     def _settled(self, a: Entry, b: Entry, kept: bool) -> tuple[Entry | None, Aspect]:
         """How ``b`` differs from ``a``, read again when it changes while it is read; None when it vanished."""

@@ -95,6 +95,12 @@ def _content_text(a: Entry, b: Entry) -> str:
     return "content differs" if a.size == b.size else f"size {b.size} instead of {a.size}"
 
 
+def _links_text(a: Entry, b: Entry) -> str:
+    if a.nlink == b.nlink:
+        return "other hard links"
+    return f"{b.nlink} hard links instead of {a.nlink}; names outside the scope may hold what the command wrote"
+
+
 def _kind(entry: Entry) -> str:
     return "subvolume" if entry.subvolume else _KINDS.get(stat.S_IFMT(entry.mode), "unknown type")
 
@@ -120,5 +126,5 @@ _FROM_ENTRIES: dict[Aspect, Callable[[Entry, Entry], str]] = {
     Aspect.MODE: lambda a, b: f"mode {stat.S_IMODE(b.mode):04o} instead of {stat.S_IMODE(a.mode):04o}",
     Aspect.OWNER: lambda a, b: f"owner {b.uid}:{b.gid} instead of {a.uid}:{a.gid}",
     Aspect.MTIME: lambda a, b: f"mtime {_time(b.mtime_ns)} instead of {_time(a.mtime_ns)}",
-    Aspect.LINKS: lambda a, b: "other hard links",
+    Aspect.LINKS: _links_text,
 }

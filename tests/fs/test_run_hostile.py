@@ -100,3 +100,19 @@ def test_two_filesystems_in_one_scope(
     assert comparer.differences(before[0], after[0]) == []
     assert comparer.differences(before[1], after[1]) == []
     assert len(tool.record()["volumes"]) == 2
+
+
+def test_a_hard_link_that_leaves_the_scope_is_told(tool: Tool, filesystem: LoopFilesystem) -> None:
+    """What the command wrote through the name in scope is in the file outside too: that is no exact rollback."""
+    root, outside = filesystem.path / "scope", filesystem.path / "outside"
+    root.mkdir()
+    (root / "inside").write_text("one\n")
+    (root / "calm").write_text("not touched\n")
+    outside.hardlink_to(root / "inside")
+    (filesystem.path / "other").hardlink_to(root / "calm")
+    result = tool.run(root, "sh", "-c", f"echo two >>{root}/inside; echo ERROR: no")
+    assert result.status == 3, result.stderr
+    assert (root / "inside").read_text() == "one\n"
+    (difference,) = tool.report()["differences"]
+    assert difference["path"] == str(root / "inside")
+    assert "1 hard links instead of 2" in difference["text"]
