@@ -77,7 +77,7 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     preflight(store)
     with interruptible():
         record = _checkpoint(request, store, lifeline, narrator)
-    tree = ProcessTree.create(record.id)
+    tree = ProcessTree.create(record.run_id)
     story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
     try:
         watched = _watch(request, spec, tree, lifeline, story)

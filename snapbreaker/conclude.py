@@ -223,8 +223,23 @@ def _exit_code(record: Record, story: Story) -> int:
         return Exit.MANUAL
     if story.verb == "rollback":
         return Exit.OK
-    if story.issue is not None and story.issue.type is IssueType.INTERRUPTED and story.issue.signal:
-        return 128 + story.issue.signal
+    return _verified_code(story.issue)
+
+
+def settled_code(record: Record) -> int:
+    """The exit code of a run that has come to rest, when whoever was to tell it died before its exit."""
+    state = record.state
+    if state is State.COMMITTED:
+        return Exit.OK
+    if state is not State.ROLLED_BACK:
+        return Exit.MANUAL
+    noted = record.status.get("issue")
+    return _verified_code(Issue.from_dict(noted) if isinstance(noted, dict) else None)
+
+
+def _verified_code(issue: Issue | None) -> int:
+    if issue is not None and issue.type is IssueType.INTERRUPTED and issue.signal:
+        return 128 + issue.signal
     return Exit.ROLLED_BACK
 
 

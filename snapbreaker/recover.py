@@ -12,7 +12,7 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import NEVER_STARTED, State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import release
-from snapbreaker.conclude import Story, conclude
+from snapbreaker.conclude import Story, conclude, settled_code
 from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.issue import Issue, IssueType
@@ -48,7 +48,9 @@ def rescue(store: Store, worker: int, narrator: Narrator) -> int:
         if record is None:
             return Exit.INTERNAL
         if record.state in (State.COMMITTED, State.ROLLED_BACK, State.FAILED):
-            return _already_settled(record)
+            if record.state is State.COMMITTED:
+                _let_go(record)
+            return settled_code(record)
         try:
             return recover_record(record, narrator)
         except CheckpointError as error:  # its code would say that the command was never run
@@ -60,7 +62,7 @@ def recover_record(record: Record, narrator: Narrator) -> int:
     status = record.status
     state = State(status["state"])
     if state in NEVER_STARTED:
-        ProcessTree.clear(record.id)
+        ProcessTree.clear(record.run_id)
         discard(record)
         return Exit.NOT_STARTED
     survivors: list[str] = []
@@ -96,14 +98,6 @@ def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Sto
         reason = "snapbreaker itself was ended while the command ran"
         story.issue = Issue(IssueType.INTERRUPTED, reason, "recover", time=time.time())
     return story
-
-
-def _already_settled(record: Record) -> int:
-    """The worker died between the last state and its exit."""
-    if record.state is State.COMMITTED:
-        _let_go(record)
-        return Exit.OK
-    return Exit.ROLLED_BACK if record.state is State.ROLLED_BACK else Exit.MANUAL
 
 
 def _let_go(record: Record) -> None:

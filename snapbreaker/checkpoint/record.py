@@ -94,6 +94,12 @@ class Record:
         return int(self.id.partition("-")[0])
 
     @property
+    def run_id(self) -> str:
+        """A name for the command's cgroup: ids are unique in one store only, a directory's inode on the machine."""
+        facts = os.stat(self.path)
+        return f"{self.id}-{facts.st_dev:x}.{facts.st_ino:x}"
+
+    @property
     def meta(self) -> Meta:
         """Raises CheckpointError when the record is not whole (its creation was cut off)."""
         if self._meta is None:

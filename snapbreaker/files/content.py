@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 
 from snapbreaker.files.tree import Content, Extent
 from snapbreaker.linux.clone import (
-    CANNOT_CLONE,
     clone_file,
     clone_range,
+    copy_range,
     data_ranges,
     unwritten_ranges,
 )
@@ -120,7 +120,9 @@ def _clone_extent(source_fd: int, extent: Extent, dest_fd: int, block: int) -> b
 
 
 def _copy_extent(source_fd: int, extent: Extent, dest_fd: int) -> None:
-    done = _copy_in_kernel(source_fd, extent, dest_fd)
+    # For a small extent two plain calls are as quick.
+    small = extent.length <= _GRAIN
+    done = 0 if small else copy_range(source_fd, extent.source, extent.length, dest_fd, extent.offset)
     while done < extent.length:
         data = os.pread(source_fd, min(_BLOCK, extent.length - done), extent.source + done)
         if not data:
@@ -130,24 +132,6 @@ def _copy_extent(source_fd: int, extent: Extent, dest_fd: int) -> None:
             written = os.pwrite(dest_fd, view, extent.offset + done)
             view = view[written:]
             done += written
-
-
-def _copy_in_kernel(source_fd: int, extent: Extent, dest_fd: int) -> int:
-    """By copy_file_range(2), as far as it goes; for a small extent two plain calls are as quick."""
-    done = 0
-    while extent.length > _GRAIN and done < extent.length:
-        try:
-            step = os.copy_file_range(
-                source_fd, dest_fd, extent.length - done, extent.source + done, extent.offset + done
-            )
-        except OSError as error:
-            if error.errno in CANNOT_CLONE:
-                break
-            raise
-        if step == 0:
-            break
-        done += step
-    return done
 
 
 def _data(content: Content) -> list[Range]:

@@ -97,3 +97,19 @@ def unwritten_ranges(fd: int, size: int) -> list[tuple[int, int]]:
         if last:
             break
     return found
+
+
+def copy_range(source: int, offset: int, length: int, destination: int, destination_offset: int) -> int:
+    """Copy with copy_file_range(2) as far as it goes, and say how far: 0 where these two files cannot."""
+    done = 0
+    while done < length:
+        try:
+            step = os.copy_file_range(source, destination, length - done, offset + done, destination_offset + done)
+        except OSError as error:
+            if error.errno in CANNOT_CLONE:
+                break
+            raise
+        if step == 0:
+            break
+        done += step
+    return done

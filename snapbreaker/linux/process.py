@@ -68,7 +68,7 @@ def parse_stat(text: bytes) -> Process:
 def process(pid: int) -> Process | None:
     """The process with this pid, or None when there is none (any more)."""
     try:
-        return parse_stat(_read(f"/proc/{pid}/stat"))
+        return parse_stat(read_whole(f"/proc/{pid}/stat"))
     except (OSError, ValueError):
         return None
 
@@ -97,7 +97,7 @@ def identify(pid: int) -> Identity | None:
 def has_environment(pid: int, marker: bytes) -> bool:
     """Whether the process was executed with ``NAME=value`` in its environment. False when it cannot be read."""
     try:
-        return marker in _read(f"/proc/{pid}/environ").split(b"\0")
+        return marker in read_whole(f"/proc/{pid}/environ").split(b"\0")
     except OSError:
         return False
 
@@ -105,7 +105,7 @@ def has_environment(pid: int, marker: bytes) -> bool:
 def cgroup_of(pid: int) -> str | None:
     """Path in the v2 hierarchy, as this process' cgroup namespace sees it; None without v2 or without pid."""
     with suppress(OSError):
-        for line in _read(f"/proc/{pid}/cgroup").splitlines():
+        for line in read_whole(f"/proc/{pid}/cgroup").splitlines():
             if line.startswith(b"0::"):
                 return os.fsdecode(line[3:]).removesuffix(" (deleted)")
     return None
@@ -116,7 +116,7 @@ def children_of(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
+            found += map(int, read_whole(f"/proc/{pid}/task/{thread}/children").split())
     except OSError:
         return [one.pid for one in processes().values() if one.parent == pid]
     return found
@@ -124,7 +124,7 @@ def children_of(pid: int) -> list[int]:
 
 def boot_id() -> str:
     """Differs after every boot: pids and start times of another boot mean nothing."""
-    return _read("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
+    return read_whole("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
 
 
 def become_subreaper() -> None:
@@ -132,8 +132,9 @@ def become_subreaper() -> None:
     check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def read_whole(path: str, directory: int | None = None) -> bytes:
+    """A file of /proc or cgroupfs, whole, relative to the descriptor ``directory`` if given. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
         parts = []
         while data := os.read(fd, 1 << 16):

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from snapbreaker.linux.mountinfo import read_mounts
-from snapbreaker.linux.process import cgroup_of
+from snapbreaker.linux.process import cgroup_of, read_whole
 from snapbreaker.linux.sched import Scheduling, put_back, put_first
 
 _REFUSED = {errno.EPERM, errno.EACCES, errno.EROFS, errno.EBUSY, errno.ENOENT, errno.EOPNOTSUPP, errno.EAGAIN}
@@ -112,7 +112,7 @@ class Cgroup:
         found: set[int] = set()
         for directory in self._walk():
             with suppress(OSError):
-                found.update(map(int, _read(directory, "cgroup.procs").split()))
+                found.update(map(int, read_whole("cgroup.procs", directory).split()))
         return found
 
     def freeze(self, timeout: float) -> bool:
@@ -137,7 +137,7 @@ class Cgroup:
         """
         for directory in self._walk():
             with suppress(OSError):
-                for thread in map(int, _read(directory, "cgroup.threads").split()):
+                for thread in map(int, read_whole("cgroup.threads", directory).split()):
                     if thread not in self._hurried and (before := put_first(thread)):
                         self._hurried[thread] = before
 
@@ -251,14 +251,3 @@ def _subdirectories(directory: int) -> list[str]:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
-
-
-def _read(directory: int, name: str) -> bytes:
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        parts = []
-        while data := os.read(fd, 1 << 16):
-            parts.append(data)
-        return b"".join(parts)
-    finally:
-        os.close(fd)

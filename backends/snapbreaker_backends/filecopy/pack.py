@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from snapbreaker.files.tree import Extent
-from snapbreaker.linux.clone import CANNOT_CLONE, clone_range, data_ranges
+from snapbreaker.linux.clone import clone_range, copy_range, data_ranges
 from snapbreaker.linux.writeback import start_write_back
 
 # Below this a file is read and written: cheaper than an extent of its own, and than asking where its holes are.
@@ -105,7 +105,7 @@ class PackWriter:
         return extent
 
     def _copy(self, fd: int, start: int, length: int) -> None:
-        done = self._copy_in_kernel(fd, start, length)
+        done = copy_range(fd, start, length, self.fd, self._end)
         while done < length:
             data = os.pread(fd, min(_BLOCK, length - done), start + done)
             if not data:
@@ -114,20 +114,6 @@ class PackWriter:
             while written < len(data):
                 written += os.pwrite(self.fd, data[written:], self._end + done + written)
             done += len(data)
-
-    def _copy_in_kernel(self, fd: int, start: int, length: int) -> int:
-        done = 0
-        while done < length:
-            try:
-                step = os.copy_file_range(fd, self.fd, length - done, start + done, self._end + done)
-            except OSError as error:
-                if error.errno in CANNOT_CLONE:
-                    break
-                raise
-            if step == 0:
-                break
-            done += step
-        return done
 
 
 def can_clone(directory: str) -> bool:
