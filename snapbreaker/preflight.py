@@ -22,5 +22,5 @@ def preflight(store: Store) -> None:
             raise CheckpointError(
                 f"checkpoint {record.id} is unfinished: {record.state}", "run `snapbreaker recover` first"
             )
-        ProcessTree.clear(record.id)
+        ProcessTree.clear(record.run_id)
         discard(record)

@@ -95,7 +95,7 @@ class Record:
 
     @property
     def run_id(self) -> str:
-        """A name for the command's cgroup: ids are unique in one store only, a directory's inode on the machine."""
+        """A name for the command's cgroup: ids are unique in one store, inodes on the machine."""
         facts = os.stat(self.path)
         return f"{self.id}-{facts.st_dev:x}.{facts.st_ino:x}"
 
