@@ -158,7 +158,8 @@ def test_tree_is_dead_soon_after_snapbreaker(
     seconds = _seconds_until_dead(pids)
     process.communicate(timeout=60)
     _wait_until_unlocked(tool)
-    assert seconds < (0.1 if os.getloadavg()[0] < 4 * (os.cpu_count() or 1) else 1)
+    # Beside other tests the processor is not ours: then only that it is soon. `-n 0` asks for the real limit.
+    assert seconds < (1 if "PYTEST_XDIST_WORKER" in os.environ else 0.1)
     assert comparer.differences(before, comparer.snapshot(filesystem.path)) == []
     assert process.returncode == (1 if victim == "worker" else -signal.SIGKILL)
 
