@@ -29,7 +29,9 @@ from snapbreaker.errors import (
     UsageError,
 )
 from snapbreaker.exits import Exit
+from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
+from snapbreaker.linux import logind, systemd
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.monitor import Monitor
@@ -40,7 +42,7 @@ from snapbreaker.monitor.watched import RunSpec, Watched
 from snapbreaker.narrator import Narrator
 from snapbreaker.output_log import OutputLog
 from snapbreaker.preflight import preflight
-from snapbreaker.rollback import Goal, roll_back
+from snapbreaker.rollback import roll_back
 from snapbreaker.safety import confirmed, health_issue
 from snapbreaker.signals import deferred, interruptible
 from snapbreaker.supervisor import HandOver, Lifeline
@@ -53,7 +55,9 @@ class RunRequest:
     argv: Sequence[str]
     scope: Sequence[str]
     rules: RuleSet
+    system: bool = False
     keep: Sequence[str] = ()
+    foreign: str = "restore"
     backend: str | None = None
     idle: float | None = 30.0
     timeout: float | None = None
@@ -75,6 +79,7 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     spec = _specification(request)
     resolve_command(spec.argv, spec.env, spec.cwd)
     preflight(store)
+    _session()
     with interruptible():
         record = _checkpoint(request, store, lifeline, narrator)
     tree = ProcessTree.create(record.run_id)
@@ -96,10 +101,22 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     return code
 
 
+def _session() -> int | None:
+    """A login session for the run where we are in none: in one, `su -` leaves its processes where they are.
+
+    The descriptor that holds it open, which this process keeps to its end.
+    """
+    if os.geteuid() != 0 or not systemd.booted() or logind.in_session():
+        return None
+    return logind.open_session("snapbreaker")
+
+
 def _checkpoint(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrator) -> Record:
     wanted = create.Request(
         scope=request.scope,
         keep=request.keep,
+        system=request.system,
+        foreign=request.foreign,
         backend=request.backend,
         command=request.argv,
         cwd=request.cwd or os.getcwd(),

@@ -6,14 +6,20 @@ import time
 from contextlib import suppress
 
 from snapbreaker import selection
+from snapbreaker.bystanders import Bystanders
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.files.undo import build_undo
+from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
+from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.report.model import Changes
-from snapbreaker.rollback import Goal, live_tree, pending, source
+from snapbreaker.system import holds
+from snapbreaker.system.parts import Parts
+from snapbreaker.system.state import AFTER, capture
+from snapbreaker.trees import live_tree, pending, source
 
 
 class Committed:
@@ -22,6 +28,7 @@ class Committed:
     def __init__(self) -> None:
         self.changes = Changes()
         self.octets = 0
+        self.foreign: list[tuple[str, str]] = []  # what others changed meanwhile: (path, text)
         self.started = time.time()
         self.seconds = 0.0
 
@@ -32,14 +39,21 @@ def commit(record: Record) -> Committed | Issue:
     An undo set that cannot be written (no space) is an issue: a change that cannot be undone does not stay.
     """
     done = Committed()
+    bystanders = Bystanders(record, undo=False)
     try:
+        with suppress(SystemdError):  # `conclude` tries again, and tells
+            holds.put_back(record.path)
         for volume in record.meta.volumes:
             with source(volume, undo=False) as old, live_tree(volume) as live:
-                changes = list(pending(volume, old, live, Goal()))
-                done.changes.add(volume.stored.volume.root, changes)
-                undo = build_undo(old, live, changes, volume.stored.vault, volume.stored.record)
+                # What others wrote is not the run's: a later rollback of it must not take that away.
+                split = bystanders.split(volume, old, pending(volume, old, live, Goal()), keep=True)
+                done.changes.add(volume.stored.volume.root, split.back)
+                done.foreign += bystanders.told(volume.stored.volume.root, split)
+                undo = build_undo(old, live, split.back, volume.stored.vault, volume.stored.record)
                 done.octets += undo.octets
                 undo.close()
+        if record.meta.parts:
+            capture(Parts(**record.meta.parts)).save(record.path / AFTER)
         record.enter(State.COMMITTED)
     except (OSError, SnapbreakerError) as error:
         if record.state is not State.COMMITTED:

@@ -13,9 +13,11 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.commit import Committed
 from snapbreaker.exits import Exit
 from snapbreaker.issue import Issue, IssueType
+from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.monitor.watched import Watched
 from snapbreaker.narrator import Narrator
+from snapbreaker.outcome import Outcome
 from snapbreaker.report import model
 from snapbreaker.report.model import (
     Changes,
@@ -29,7 +31,8 @@ from snapbreaker.report.model import (
     VolumeReport,
 )
 from snapbreaker.report.saved import save_report
-from snapbreaker.rollback import Outcome
+from snapbreaker.system import holds
+from snapbreaker.system.rollback import SystemOutcome
 
 ENDS = {
     State.COMMITTED: model.Outcome.COMMITTED,
@@ -120,6 +123,8 @@ class Story:
             report.status, report.signal = self.watched.status, self.watched.signal or 0
             report.lines = dict(self.watched.lines)
             report.issues = list(self.watched.issues)
+        if self.committed is not None:
+            report.foreign = [PathNote(*each) for each in self.committed.foreign]
         if self.outcome is not None:
             _tell_rollback(report, self.outcome)
         return report
@@ -192,6 +197,7 @@ class Story:
             phases.append(Phase("restore", back.started, back.restore_seconds, f"{paths} paths put back"))
             verified = back.started + back.restore_seconds
             phases.append(Phase("verify", verified, verifying, "everything compared again"))
+            phases += _system_phases(back.system, verified + verifying)
         return phases
 
 
@@ -201,6 +207,10 @@ def conclude(record: Record, story: Story) -> int:
     The record's state is on disk already; *rolled-back* there means that everything was compared.
     """
     code = _exit_code(record, story)
+    try:
+        holds.put_back(record.path)
+    except SystemdError as error:
+        story.warnings.append(f"apt's own timers are still stopped: {error} (`snapbreaker recover` tries again)")
     record.unreserve()
     report = story.report(code)
     try:
@@ -251,7 +261,9 @@ def _tell_rollback(report: Report, outcome: Outcome) -> None:
             PathNote(model.absolute(volume.root, found.path), found.text) for found in volume.differences
         ]
         report.failures += [PathNote(model.absolute(volume.root, path), why) for path, why in volume.failures]
+        report.foreign += [PathNote(*each) for each in volume.foreign]
     report.failures += [PathNote("", text) for text in outcome.errors]
+    _tell_system(report, outcome.system)
     report.differences += [PathNote(point, "was mounted, is no longer") for point in outcome.missing_mounts]
     report.warnings += [f"unmounted {point}, which the command had mounted" for point in outcome.unmounted]
     report.warnings += outcome.notes
@@ -261,6 +273,33 @@ def _tell_rollback(report: Report, outcome: Outcome) -> None:
             for path in volume.deleted
         ]
     report.displaced = next((path for volume in outcome.volumes for path in volume.displaced), "")
+
+
+def _tell_system(report: Report, system: SystemOutcome) -> None:
+    report.compared += [Comparison(what, count) for what, count in system.compared]
+    report.differences += [PathNote(*each) for each in system.differences]
+    report.failures += [PathNote("", text) for text in system.errors]
+    report.warnings += system.notes
+    report.units += [PathNote(name, "stopped") for name in system.stopped]
+    report.units += [PathNote(name, "started") for name in system.started]
+    report.units += [PathNote(name, f"restarted: {why}") for name, why in system.restarted.items()]
+
+
+def _system_phases(system: SystemOutcome, started: float) -> list[Phase]:
+    if not (system.compared or system.errors):
+        return []
+    proved = started + system.reconcile_seconds
+    return [
+        Phase("reconcile", started, system.reconcile_seconds, _reconciled(system)),
+        Phase("prove", proved, system.verify_seconds, "packages, units, accounts and ports compared"),
+    ]
+
+
+def _reconciled(system: SystemOutcome) -> str:
+    """``2 units stopped, 1 started, 1 restarted``."""
+    counts = {"stopped": system.stopped, "started": system.started, "restarted": system.restarted}
+    words = [f"{len(names)} {what}" for what, names in counts.items() if names]
+    return "units: " + ", ".join(words) if words else "no unit had to be changed"
 
 
 def _volume(volume: Any) -> VolumeReport:

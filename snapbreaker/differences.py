@@ -11,8 +11,12 @@ from snapbreaker.errors import CheckpointError
 from snapbreaker.files.entry import Aspect, Change
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import sort_key
+from snapbreaker.goal import Goal
 from snapbreaker.report.model import absolute, aspect_names
-from snapbreaker.rollback import Goal, live_tree, pending, source
+from snapbreaker.system.parts import Parts
+from snapbreaker.system.state import capture
+from snapbreaker.system.target import Target
+from snapbreaker.trees import live_tree, pending, source
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +55,14 @@ def differences(record: Record, goal: Goal, deep: bool = False) -> Iterator[Chan
             changes = sorted(pending(volume, old, live, goal), key=lambda change: sort_key(change.path))
             for change in changes:
                 yield Changed.of(volume.stored.volume.root, change)
+
+
+def system_differences(record: Record, goal: Goal) -> Iterator[Changed]:
+    """Packages, units, accounts and ports that are not as recorded; of a committed run those that it changed."""
+    parts = Parts(**record.meta.parts)
+    target = Target.of(record.path, goal.undo) if parts and not goal.paths else None
+    if target is None:
+        return
+    for change in target.differences(capture(parts)):
+        sign = "+" if not change.was else "-" if not change.now else "*"
+        yield Changed(sign, f"{change.table}: {change.name}", (change.text(),))

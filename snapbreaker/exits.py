@@ -74,6 +74,10 @@ VERBS: dict[str, dict[Exit, str]] = {
         Exit.OK: "done (`rules check`: the log holds no issue)",
         Exit.ROLLED_BACK: "`rules check`: the log holds an issue",
     },
+    "install-service": {
+        Exit.OK: "installed (or removed)",
+        Exit.NOT_STARTED: "it cannot be installed here",
+    },
     "doctor": {
         Exit.OK: "shown",
         Exit.NOT_STARTED: "the scope cannot be protected",

@@ -20,6 +20,17 @@ from pathlib import Path
 from snapbreaker.linux.durable import write_file
 
 KEY = "key"
+RECOVER, BOOT = "recover", "boot"
+
+_RECOVER = """\
+#!/bin/sh
+{environment} {command} "${{@:-recover}}"
+"""
+# Run by the shell of an initramfs, which mounts the root at $rootmnt: nothing of the root itself is needed.
+_BOOT = """\
+#!/bin/sh
+{environment} chroot "$rootmnt" {command} recover --early
+"""
 
 
 def needed(roots: Iterable[str]) -> bool:
@@ -47,24 +58,25 @@ def prepare(store: Path) -> Path:
     _copy(os.path.realpath("/proc/self/exe"), new / "lib" / "python")
     for name, source in modules.items():
         _copy(source, new / "python" / name)
-    write_file(str(new / "recover"), _script(boat, libraries, store).encode())
-    (new / "recover").chmod(0o700)
+    environment, command = _command(boat, libraries, store)
+    for name, form in ((RECOVER, _RECOVER), (BOOT, _BOOT)):
+        write_file(str(new / name), form.format(environment=environment, command=command).encode())
+        (new / name).chmod(0o700)
     write_file(str(new / KEY), key.encode())
     shutil.rmtree(boat, ignore_errors=True)
     new.rename(boat)
     return boat
 
 
-def _script(boat: Path, libraries: list[str], store: Path) -> str:
+def _command(boat: Path, libraries: list[str], store: Path) -> tuple[str, str]:
+    """The environment and the command line of a snapbreaker that runs on the copies alone, for a shell."""
     loader = next(path for path in libraries if os.path.basename(path).startswith("ld-"))
     archives = [str(boat / "python" / name) for name in _archives()]
     path = ":".join([*archives, f"{boat}/python", f"{boat}/lib"])
     words = [f"{boat}/lib/{os.path.basename(loader)}", "--library-path", f"{boat}/lib", f"{boat}/lib/python"]
     words += ["-S", "-s", "-B", "-m", "snapbreaker", "--store", str(store)]
-    line = " ".join(shlex.quote(word) for word in words)
-    return (
-        f'#!/bin/sh\nPYTHONHOME={shlex.quote(str(boat))} PYTHONPATH={shlex.quote(path)} {line} "${{@:-recover}}"\n'
-    )
+    environment = f"PYTHONHOME={shlex.quote(str(boat))} PYTHONPATH={shlex.quote(path)}"
+    return environment, " ".join(shlex.quote(word) for word in words)
 
 
 def _libraries() -> list[str]:
@@ -102,7 +114,7 @@ def _archives() -> dict[str, str]:
 
 
 def _key(paths: Iterable[str]) -> str:
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256((sys.version + _RECOVER + _BOOT).encode())
     for path in sorted(paths):
         facts = os.stat(path)
         digest.update(f"{path} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))

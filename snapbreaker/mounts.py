@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
+from snapbreaker import layout
+from snapbreaker.backend import Volume
+from snapbreaker.files.policy import Policy
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.unmount import unmount
-from snapbreaker.paths import is_below
+from snapbreaker.paths import is_below, relative
+
+Covered = Sequence[tuple[Volume, Policy]]
+"""The volumes of a checkpoint, each with its policy."""
 
 
-def below(roots: Sequence[str]) -> list[str]:
-    """Mount points at and below any of ``roots``, in the order in which they were mounted."""
-    points = [mount.mountpoint for mount in read_mounts()]
-    return [point for point in points if any(is_below(point, root) for root in roots)]
+def below(volumes: Covered) -> list[str]:
+    """Mount points in the volumes, in the order in which they were mounted.
+
+    Not those in what is kept, nor of the kernel's own interfaces: they come and go with logins and drivers.
+    """
+    return [mount.mountpoint for mount in read_mounts() if _counts(mount.mountpoint, volumes)]
 
 
-def undo(roots: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Unmount what was mounted below ``roots`` since ``known`` was taken; (unmounted, missing) mount points.
+def undo(volumes: Covered, known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Unmount what was mounted in ``volumes`` since ``known`` was taken; (unmounted, missing) mount points.
 
     Raises OSError where a mount cannot be detached. A mount that is missing now is only told: what it showed
     is not in the checkpoint.
     """
-    extra, missing = since(roots, known)
+    extra, missing = since(volumes, known)
     for point in reversed(extra):
         unmount(point)
     return extra, missing
 
 
-def since(roots: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The mount points below ``roots`` that came since ``known`` was taken, and those that are gone."""
-    now = below(roots)
+def since(volumes: Covered, known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The mount points in ``volumes`` that came since ``known`` was taken, and those that are gone."""
+    now = below(volumes)
     extra = list(now)
     for point in known:
         if point in extra:
             extra.remove(point)
     return extra, [point for point in known if point not in now]
+
+
+def _counts(point: str, volumes: Covered) -> bool:
+    holding = [(volume, policy) for volume, policy in volumes if is_below(point, volume.root)]
+    if not holding:
+        return False
+    volume, policy = max(holding, key=lambda one: len(one[0].root))
+    if any(is_below(point, api) and is_below(api, volume.root) for api in layout.INTERFACES):
+        return False
+    return not policy.keeps(os.fsencode(relative(point, volume.root)))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from snapbreaker.checkpoint.discard import discard
-from snapbreaker.checkpoint.states import NEVER_STARTED
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.states import NEVER_STARTED, State
 from snapbreaker.checkpoint.store import Store
-from snapbreaker.errors import CheckpointError
+from snapbreaker.commit import release
+from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.goal import Goal
 from snapbreaker.monitor.process_tree import ProcessTree
 
 
@@ -17,6 +22,7 @@ def preflight(store: Store) -> None:
     """
     for record in store.records():
         if not record.unfinished():
+            _let_go(record)
             continue
         if record.state not in NEVER_STARTED:
             raise CheckpointError(
@@ -24,3 +30,13 @@ def preflight(store: Store) -> None:
             )
         ProcessTree.clear(record.run_id)
         discard(record)
+
+
+def _let_go(record: Record) -> None:
+    """Of a halted run nothing can be undone any more: what it was rolled back from makes room for the next one."""
+    with suppress(OSError, SnapbreakerError):  # a damaged one is for a person to judge
+        marker = record.path / "released"
+        halted = record.state is State.ROLLED_BACK and not Goal.from_dict(record.status.get("goal", {})).undo
+        if halted and not record.pinned and not marker.exists():
+            release(record)
+            marker.touch(mode=0o600)

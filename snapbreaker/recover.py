@@ -15,23 +15,28 @@ from snapbreaker.commit import release
 from snapbreaker.conclude import Story, conclude, settled_code
 from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.exits import Exit
+from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
+from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.narrator import Narrator
-from snapbreaker.rollback import Goal, roll_back
+from snapbreaker.rollback import put_files_back, roll_back
 from snapbreaker.signals import deferred
+from snapbreaker.system import holds
 
 
-def recover(store: Store, narrator: Narrator) -> int:
+def recover(store: Store, narrator: Narrator, early: bool = False) -> int:
     """Finish every run whose snapbreaker is gone. The caller holds the lock.
 
-    0 when all are sound afterwards, else 3.
+    0 when all are sound afterwards, else 3. ``early``: in an initramfs; see ``put_files_back``.
     """
     worst = Exit.OK
     with deferred():
         for record in store.records():
             try:
-                if record.unfinished():
+                if record.unfinished() and early:
+                    _early(record, narrator)
+                elif record.unfinished():
                     worst = max(worst, Exit.MANUAL if recover_record(record, narrator) == Exit.MANUAL else Exit.OK)
                 elif record.state is State.COMMITTED:
                     _let_go(record)
@@ -82,6 +87,12 @@ def recover_record(record: Record, narrator: Narrator) -> int:
     return conclude(record, story)
 
 
+def _early(record: Record, narrator: Narrator) -> None:
+    status = record.status
+    if State(status["state"]) not in NEVER_STARTED:
+        put_files_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress)
+
+
 def _explained(error: OSError | SnapbreakerError, record: Record) -> SnapbreakerError:
     if isinstance(error, SnapbreakerError):
         return error
@@ -106,4 +117,6 @@ def _let_go(record: Record) -> None:
     tree = ProcessTree.reopen(described) if described else None
     if tree is not None and tree.cgroup is not None:
         tree.release()
+    with suppress(SystemdError):
+        holds.put_back(record.path)
     release(record)

@@ -10,8 +10,12 @@ from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.files.displaced import Displaced
 from snapbreaker.files.restore import restore
 from snapbreaker.files.stage import Stage, attempts, put_in_place
+from snapbreaker.goal import Goal
+from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.progress import Progress, silent
-from snapbreaker.rollback import Goal, Outcome, VolumeOutcome, begin, live_tree, rest, told
+from snapbreaker.rollback import begin, rest, told
+from snapbreaker.system.rollback import SystemRollback
+from snapbreaker.trees import live_tree
 
 
 def refuse(record: Record) -> None:
@@ -31,6 +35,9 @@ def redo(record: Record, progress: Progress = silent) -> Outcome:
     """
     begin(record, Goal(undo=True), record.status["since"])
     outcome = Outcome()
+    system = SystemRollback.of(record, undo=True, again=True)
+    outcome.system = system.outcome
+    system.quiesce()
     for volume in record.meta.volumes:
         mine = VolumeOutcome(volume.stored.volume.root)
         outcome.volumes.append(mine)
@@ -38,6 +45,8 @@ def redo(record: Record, progress: Progress = silent) -> Outcome:
             _redo_volume(volume, record.status["since"], mine, outcome, progress)
         except (OSError, SnapbreakerError) as error:
             outcome.errors.append(told(mine.root, error))
+    system.reconcile({path for each in outcome.volumes for path in each.files})
+    system.verify()
     rest(record, State.COMMITTED, outcome)
     return outcome
 
@@ -54,6 +63,7 @@ def _redo_volume(
                 started = time.monotonic()
                 changes = list(old.changes(live))
                 mine.changes.add(mine.root, changes)
+                mine.touch(changes)
                 stage = Stage(vault)
                 if changes:
                     restored = restore(old, live, changes, stage, progress)

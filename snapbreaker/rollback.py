@@ -7,88 +7,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from snapbreaker import mounts, paths, roots, selection
+from snapbreaker import mounts, roots
+from snapbreaker.bystanders import Bystanders, Split
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import SETTLED, State
-from snapbreaker.errors import CheckpointError, Conflict, RestoreError, SnapbreakerError
-from snapbreaker.files.diff import diff
-from snapbreaker.files.entry import Change
+from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.restore import restore
 from snapbreaker.files.stage import Stage, attempts
-from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.files.tree import Tree
 from snapbreaker.files.undo import UndoSet
 from snapbreaker.files.verify import Difference, verify
+from snapbreaker.goal import Goal
+from snapbreaker.linux.mountinfo import read_mounts
+from snapbreaker.linux.process import boot_id
+from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.progress import Progress, silent
-from snapbreaker.report.model import Changes
+from snapbreaker.system.rollback import SystemRollback
+from snapbreaker.trees import below, live_tree, pending, source
 
 ATTEMPTS = 3  # something outside the run may write while files go back
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What to go back to. Kept in the state file, so that `recover` continues in the same direction.
-
-    ``undo``: only what the run changed, out of the undo set; else the checkpoint itself.
-    ``paths``: absolute; empty means everything.
-    """
-
-    undo: bool = False
-    paths: tuple[str, ...] = ()
-    rest: State = State.ROLLED_BACK  # the state in which the checkpoint rests afterwards
-
-    def as_dict(self) -> dict[str, object]:
-        return {"undo": self.undo, "paths": list(self.paths), "rest": str(self.rest)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, object]) -> Goal:
-        paths = data.get("paths")
-        return cls(
-            bool(data.get("undo")),
-            tuple(paths) if isinstance(paths, list) else (),
-            State(str(data.get("rest", State.ROLLED_BACK))),
-        )
-
-
-@dataclass(slots=True)
-class VolumeOutcome:
-    """How it went on one volume.
-
-    ``failures`` are (path, why), ``displaced`` the directories that keep what was taken away, ``deleted`` what
-    the run had added and could not be kept, since the filesystem was full.
-    """
-
-    root: str
-    changes: Changes = field(default_factory=Changes)
-    failures: list[tuple[bytes, str]] = field(default_factory=list)
-    differences: list[Difference] = field(default_factory=list)
-    displaced: list[str] = field(default_factory=list)
-    deleted: list[bytes] = field(default_factory=list)
-    compared: bool = False
-    verify_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a rollback went: verified means that everything was compared again and nothing differs."""
-
-    volumes: list[VolumeOutcome] = field(default_factory=list)
-    unmounted: list[str] = field(default_factory=list)
-    missing_mounts: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    restore_seconds: float = 0.0
-    started: float = field(default_factory=time.time)
-
-    @property
-    def verified(self) -> bool:
-        spoiled = any(volume.failures or volume.differences for volume in self.volumes)
-        compared = all(volume.compared for volume in self.volumes)
-        return compared and not (spoiled or self.errors or self.missing_mounts)
 
 
 def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: Sequence[str] = ()) -> Outcome:
@@ -100,31 +41,57 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
     """
     begin(record, goal)
     outcome = Outcome(errors=list(errors))
-    meta = record.meta
+    system = SystemRollback.of(record, goal.undo, whole=not goal.paths)
+    outcome.system = system.outcome
+    system.quiesce()
     try:
         _undo_mounts(record, goal, outcome)
     except OSError as error:
         outcome.errors.append(f"cannot unmount {_where(error)}: {error.strerror}")
-    for volume in meta.volumes:
+    bystanders = Bystanders(record, goal.undo)
+    for volume in record.meta.volumes:
         vault.unreserve(volume.stored.vault)
         mine = VolumeOutcome(volume.stored.volume.root)
         outcome.volumes.append(mine)
         try:
-            _roll_back_volume(record, volume, goal, mine, outcome, progress)
+            _bring_root_back(volume, goal, outcome)
+            _VolumeRollback(volume, goal, mine, outcome, system, bystanders).run(progress)
         except (OSError, SnapbreakerError) as error:
             outcome.errors.append(told(mine.root, error))
+    system.reconcile({path for each in outcome.volumes for path in each.files})
+    record.pass_through(State.VERIFYING)
+    system.verify()
+    if bystanders.reason:
+        outcome.notes.append(f"what others wrote during the run is not told apart: {bystanders.reason}")
     rest(record, goal.rest, outcome)
     return outcome
+
+
+def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> None:
+    """Before the machine boots: put the files of every volume back that is mounted already, so that it can.
+
+    The record stays in *restoring*: `recover` does it all again later in the boot, and proves it. Raises OSError,
+    SnapbreakerError.
+    """
+    if State(record.status["state"]) not in (State.RESTORING, State.VERIFYING):
+        record.pass_through(State.TRIPPED)
+    begin(record, goal)
+    system, bystanders = SystemRollback.nothing(record), Bystanders(record, goal.undo)
+    mounted = {mount.mountpoint for mount in read_mounts()}
+    for volume in record.meta.volumes:
+        if volume.stored.volume.mountpoint in mounted:
+            mine, outcome = VolumeOutcome(volume.stored.volume.root), Outcome()
+            _VolumeRollback(volume, goal, mine, outcome, system, bystanders).run(progress)
 
 
 def _undo_mounts(record: Record, goal: Goal, outcome: Outcome) -> None:
     """What a halted run mounted goes. Of a run that ended long ago nobody knows who has mounted what since."""
     meta = record.meta
-    scopes = [volume.stored.volume.root for volume in meta.volumes]
-    if meta.kind == "run" and not goal.undo:
-        outcome.unmounted, outcome.missing_mounts = mounts.undo(scopes, meta.mounts)
+    volumes = [(volume.stored.volume, volume.stored.policy) for volume in meta.volumes]
+    if meta.kind == "run" and not goal.undo and meta.boot == boot_id():
+        outcome.unmounted, outcome.missing_mounts = mounts.undo(volumes, meta.mounts)
         return
-    extra, missing = mounts.since(scopes, meta.mounts)
+    extra, missing = mounts.since(volumes, meta.mounts)
     outcome.notes += [f"left mounted: {point}, which was not when the checkpoint was made" for point in extra]
     outcome.notes += [f"no longer mounted: {point}" for point in missing]
 
@@ -172,116 +139,77 @@ def _since(record: Record) -> dict[str, int]:
     return {number: max(attempts(path), default=0) + 1 for number, path in vaults.items() if os.path.isdir(path)}
 
 
-def _roll_back_volume(
-    record: Record, volume: VolumeRecord, goal: Goal, mine: VolumeOutcome, outcome: Outcome, progress: Progress
-) -> None:
+def _bring_root_back(volume: VolumeRecord, goal: Goal, outcome: Outcome) -> None:
     with source(volume, goal.undo) as old:
         top = old.lookup(b"")
         where = volume.stored
         if note := roots.bring_back(where.volume, where.vault, top is not None and top.subvolume):
             outcome.notes.append(note)
-    with source(volume, goal.undo) as old, live_tree(volume) as live:
-        touched: set[bytes] = set()
-        for attempt in range(ATTEMPTS):
-            started = time.monotonic()
-            changes = list(pending(volume, old, live, goal))
-            if attempt == 0:
-                mine.changes.add(mine.root, changes)
-            touched.update(change.path for change in changes)
-            if changes:
-                stage = Stage(volume.stored.vault)
-                restored = restore(old, live, changes, stage, progress, make_room=True)
-                mine.failures = [(failure.path, failure.text) for failure in restored.failures]
-                mine.displaced.append(stage.path)
-                mine.deleted += restored.deleted
-            outcome.restore_seconds += time.monotonic() - started
-            started = time.monotonic()
-            mine.differences = _verify(volume, old, live, goal, touched)
-            mine.compared = True
-            mine.verify_seconds += time.monotonic() - started
-            if not (mine.differences or mine.failures):
-                return
 
 
-def _verify(volume: VolumeRecord, old: Tree, live: LiveTree, goal: Goal, touched: set[bytes]) -> list[Difference]:
-    """Everything is compared again; what was touched, with its content."""
-    if goal.undo:
-        assert isinstance(old, UndoSet)
-        return old.verify(live, below(volume, goal.paths))
-    found: list[Difference] = []
-    for part in below(volume, goal.paths):
-        found += verify(old, live, volume.stored.policy, volume.proof, touched, part)
-    return found
+class _VolumeRollback:
+    """One volume on its way back: compare, let go, restore, compare again."""
 
+    def __init__(
+        self,
+        volume: VolumeRecord,
+        goal: Goal,
+        mine: VolumeOutcome,
+        outcome: Outcome,
+        system: SystemRollback,
+        bystanders: Bystanders,
+    ) -> None:
+        self._volume, self._goal, self._mine, self._outcome = volume, goal, mine, outcome
+        self._system, self._bystanders = system, bystanders
 
-def pending(volume: VolumeRecord, old: Tree, live: LiveTree, goal: Goal) -> Iterable[Change]:
-    """What differs between the live tree and the goal."""
-    for part in below(volume, goal.paths):
-        if isinstance(old, UndoSet):
-            yield from old.changes(live, part)
-        else:
-            yield from diff(old, live, volume.stored.policy, volume.proof, part)
+    def run(self, progress: Progress) -> None:
+        mine = self._mine
+        with source(self._volume, self._goal.undo) as old, live_tree(self._volume) as live:
+            for attempt in range(ATTEMPTS):
+                started = time.monotonic()
+                split = self._compared(old, live)
+                if attempt == 0:
+                    mine.changes.add(mine.root, split.back)
+                self._restore(old, live, split, progress)
+                self._outcome.restore_seconds += time.monotonic() - started
+                started = time.monotonic()
+                mine.differences = [one for one in self._verified(old, live) if one.path not in split.stays]
+                mine.compared = True
+                mine.verify_seconds += time.monotonic() - started
+                if not (mine.differences or mine.failures):
+                    return
 
+    def _compared(self, old: Tree, live: LiveTree) -> Split:
+        """What has to go back. Services that work on any of it stop first, and may write while they do."""
+        split = self._split(old, live)
+        if self._system.let_go(self._mine.root, split.back):
+            split = self._split(old, live)
+        return split
 
-def source(volume: VolumeRecord, undo: bool) -> Tree:
-    """The files to go back to: the checkpoint's view, or the undo set. Raises RestoreError without its vault."""
-    _refuse_without_vault(volume)
-    if undo:
-        return UndoSet.open(volume.stored.record, volume.stored.vault)
-    return selection.load(volume.backend).open(volume.stored)
+    def _split(self, old: Tree, live: LiveTree) -> Split:
+        return self._bystanders.split(self._volume, old, pending(self._volume, old, live, self._goal))
 
+    def _restore(self, old: Tree, live: LiveTree, split: Split, progress: Progress) -> None:
+        mine = self._mine
+        self._bystanders.save(live, split)
+        known = {path for path, _ in mine.foreign}
+        mine.foreign += [one for one in self._bystanders.told(mine.root, split) if one[0] not in known]
+        mine.touch(split.back)
+        if split.back:
+            stage = Stage(self._volume.stored.vault)
+            restored = restore(old, live, split.back, stage, progress, make_room=True)
+            mine.failures = [(failure.path, failure.text) for failure in restored.failures]
+            mine.displaced.append(stage.path)
+            mine.deleted += restored.deleted
 
-def live_tree(volume: VolumeRecord) -> LiveTree:
-    """The volume as it is now. Raises RestoreError when its filesystem is no longer mounted there."""
-    stored = volume.stored
-    _refuse_without_vault(volume)
-    root = stored.volume.root
-    skip = [os.fsencode(paths.relative(point, root)) for point in stored.volume.skip]
-    with roots.opened(stored.volume) as fd:
-        return LiveTree(fd, stored.policy, skip=skip)
-
-
-def _refuse_without_vault(volume: VolumeRecord) -> None:
-    stored = volume.stored
-    if not os.path.isdir(stored.vault):
-        raise RestoreError(
-            f"the vault {stored.vault} is not there", f"is the filesystem of {stored.volume.root} still mounted?"
-        )
-
-
-def below(volume: VolumeRecord, wanted: Sequence[str]) -> list[bytes]:
-    """``wanted`` relative to the volume's root; those of other volumes left out. None: the whole volume."""
-    root = volume.stored.volume.root
-    if not wanted or any(paths.is_below(root, path) for path in wanted):
-        return [b""]
-    found = [os.fsencode(paths.relative(path, root)) for path in wanted if paths.is_below(path, root)]
-    return sorted(found, key=sort_key)
-
-
-def conflicts(record: Record, only: Sequence[str] = ()) -> list[bytes]:
-    """Absolute paths of the undo set that changed again since the commit."""
-    found: list[bytes] = []
-    for volume in record.meta.volumes:
-        root = os.fsencode(volume.stored.volume.root.rstrip("/"))
-        with source(volume, undo=True) as undo, live_tree(volume) as live:
-            assert isinstance(undo, UndoSet)
-            wanted = below(volume, only)
-            found += [root + b"/" + path for path in undo.conflicts(live) if _covered(path, wanted)]
-    return found
-
-
-def refuse_conflicts(record: Record, only: Sequence[str] = ()) -> None:
-    """Raise Conflict when undoing the run would lose what came after it."""
-    if found := conflicts(record, only):
-        raise Conflict(
-            f"{len(found)} path{'s' if len(found) > 1 else ''} changed again since that run",
-            found,
-            "look at them; --force undoes them all the same (what it displaces is kept until pruned)",
-        )
-
-
-def _covered(path: bytes, wanted: Sequence[bytes]) -> bool:
-    return any(not part or path == part or path.startswith(part + b"/") for part in wanted)
+    def _verified(self, old: Tree, live: LiveTree) -> list[Difference]:
+        """Everything is compared again; what was touched, with its content."""
+        parts = below(self._volume, self._goal.paths)
+        if self._goal.undo:
+            assert isinstance(old, UndoSet)
+            return old.verify(live, parts)
+        policy, proof = self._volume.stored.policy, self._volume.proof
+        return [found for part in parts for found in verify(old, live, policy, proof, self._mine.touched, part)]
 
 
 def told(root: str, error: OSError | SnapbreakerError) -> str:

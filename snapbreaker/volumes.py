@@ -7,6 +7,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from snapbreaker import layout
 from snapbreaker.backend import Volume
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.files.policy import PathClass, Policy
@@ -54,12 +55,13 @@ class _Found:
 
 
 def discover(
-    scopes: Sequence[str], keep: Sequence[str] = (), excluded: Sequence[str] = (), keep_content: Sequence[str] = ()
+    scopes: Sequence[str], keep: Sequence[str] = (), excluded: Sequence[str] = (), system: bool = False
 ) -> Scope:
     """The volumes of the directories ``scopes``, outermost first.
 
-    ``keep`` and ``excluded`` (records) are neither recorded nor touched, of ``keep_content`` growth stays; they
-    may lie anywhere and need not exist. Active swap files are kept. Raises UsageError for a scope that is no
+    ``keep`` and ``excluded`` (records) are neither recorded nor touched; they may lie anywhere and need not exist.
+    The same holds for active swap files and what ``layout`` keeps inside a scope; of logs growth stays. Of the
+    ``system`` those filesystems are left out that do not hold it. Raises UsageError for a scope that is no
     directory, is the kernel's own (/proc, /sys …) or is kept as a whole, CheckpointError without /proc.
     """
     if "" in (*scopes, *keep):
@@ -74,18 +76,25 @@ def discover(
     mounts = _mounts()
     found: list[_Found] = []
     left_out: dict[str, str] = {}
+    usual = [path for path in map(_place, layout.KEPT) if _is_inside(path, roots)]
     for root in sorted(set(roots), key=_order):
         if not _covered(root, found, mounts):
-            _add_scope(root, mounts, kept, found, left_out)
+            _add_scope(root, mounts, [*kept, *usual], found, left_out, system)
     found.sort(key=lambda volume: _order(volume.root))
     volumes = tuple(_volume(number, one, mounts) for number, one in enumerate(found))
-    classes = [(path, PathClass.KEEP) for path in (*kept, *swaps)]
-    classes += [(_place(path), PathClass.KEEP_CONTENT) for path in keep_content]
+    classes = [(path, PathClass.KEEP) for path in (*kept, *usual, *swaps)]
+    logs = [path for path in map(_place, layout.LOGS) if _is_inside(path, roots)]
+    classes += [(path, PathClass.KEEP_CONTENT) for path in logs]
     return Scope(
         volumes,
         tuple(_policy(volume, volumes, classes) for volume in volumes),
         tuple(LeftOut(path, left_out[path]) for path in sorted(left_out, key=_order)),
     )
+
+
+def _is_inside(path: str, roots: Sequence[str]) -> bool:
+    """Whether a scope holds ``path``, and none is asked for at it or below it."""
+    return any(is_below(path, root) for root in roots) and not any(is_below(root, path) for root in roots)
 
 
 def _directory(scope: str) -> str:
@@ -161,7 +170,12 @@ def _covered(root: str, found: Sequence[_Found], mounts: Sequence[Mount]) -> boo
 
 
 def _add_scope(
-    root: str, mounts: Sequence[Mount], kept: Sequence[str], found: list[_Found], left_out: dict[str, str]
+    root: str,
+    mounts: Sequence[Mount],
+    kept: Sequence[str],
+    found: list[_Found],
+    left_out: dict[str, str],
+    system: bool,
 ) -> None:
     top = _holding(root, mounts)
     if kind(top.fstype) is Kind.KERNEL:
@@ -174,7 +188,7 @@ def _add_scope(
     for mount in sorted(_submounts(top, root, mounts), key=lambda mount: len(_order(mount.root))):
         if any(volume.root == mount.mountpoint for volume in found):
             continue
-        why = _why_left_out(mount, mounts, kept, found)
+        why = _why_left_out(mount, mounts, kept, found) or (_no_system(mount) if system else "")
         if why:
             left_out[mount.mountpoint] = why
         else:
@@ -217,6 +231,12 @@ def _why_left_out(mount: Mount, mounts: Sequence[Mount], kept: Sequence[str], fo
     if "ro" in mount.options.split(","):
         return f"mounted read-only ({mount.fstype})"
     return _seen_elsewhere(mount, mounts, found)
+
+
+def _no_system(mount: Mount) -> str:
+    if any(is_below(mount.mountpoint, path) for path in layout.SYSTEM):
+        return ""
+    return f"does not hold the system: --scope {mount.mountpoint} protects it too"
 
 
 def _seen_elsewhere(mount: Mount, mounts: Sequence[Mount], found: Sequence[_Found]) -> str:

@@ -107,7 +107,7 @@ class Scan:
 
     def _placed(self, pid: int) -> Iterator[tuple[_Open, bytes | None]]:
         """Each file of the volume that ``pid`` may write, with its path, None when only a walk can tell."""
-        for file in set(_writable_files(pid)):
+        for file in set(writable_files(pid)):
             if file.inode.device in self.devices or self._is_at(file.text, file.inode):
                 place = self._place(pid, file)
                 if place is not _ELSEWHERE:
@@ -179,7 +179,7 @@ class Scan:
 _ELSEWHERE = b"\0"  # no path: known not to be in the volume
 
 
-def _writable_files(pid: int) -> Iterator[_Open]:
+def writable_files(pid: int) -> Iterator[_Open]:
     """Regular files behind writable descriptors and shared writable mappings; none of a process that is gone."""
     yield from _descriptors(f"/proc/{pid}")
     leader = process(pid)

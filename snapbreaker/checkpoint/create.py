@@ -19,7 +19,12 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.files.proof import Proof
+from snapbreaker.linux.process import boot_id
+from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.progress import Progress, silent
+from snapbreaker.system import holds, preflight
+from snapbreaker.system.parts import Parts
+from snapbreaker.system.state import BEFORE, capture
 from snapbreaker.volumes import Scope, discover
 
 
@@ -29,6 +34,8 @@ class Request:
 
     scope: Sequence[str]
     keep: Sequence[str] = ()
+    system: bool = False  # the scope is the system: other local filesystems are left out
+    foreign: str = "restore"
     backend: str | None = None
     kind: str = "run"
     command: Sequence[str] = ()
@@ -42,13 +49,18 @@ def create(store: Store, request: Request, progress: Progress = silent) -> Recor
 
     Raises SnapbreakerError when it could not be made whole; nothing is left of it then.
     """
-    ours = [str(store.path), runtime_directory()]
-    scope = discover(request.scope, request.keep, [*ours, *map(os.path.realpath, ours)])
+    scope = covered(store, request.scope, request.keep, request.system)
+    parts = Parts.of(scope)
+    preflight.check(parts)
     chosen = [(volume, selection.choose(volume, request.backend)[0]) for volume in scope.volumes]
     record = store.new()
     try:
         record.begin(list(request.owners))
-        meta = _meta(record, request, scope)
+        meta = _meta(record, request, scope, parts)
+        if parts:
+            capture(parts).save(record.path / BEFORE)
+        if parts.services and request.kind == "run":
+            holds.hold(record.path)
         for volume, backend in chosen:
             meta.volumes.append(_record_volume(record, volume, backend, scope, progress))
         record.save_meta(meta)
@@ -59,6 +71,12 @@ def create(store: Store, request: Request, progress: Progress = silent) -> Recor
             discard(record, _volumes(chosen))
         raise _explained(error) from error
     return record
+
+
+def covered(store: Store, scope: Sequence[str], keep: Sequence[str] = (), system: bool = False) -> Scope:
+    """The volumes of a scope, without what is snapbreaker's own. Raises UsageError, CheckpointError."""
+    ours = [str(store.path), runtime_directory()]
+    return discover(scope, keep, [*ours, *map(os.path.realpath, ours)], system=system)
 
 
 def _record_volume(
@@ -78,7 +96,7 @@ def _record_volume(
     return VolumeRecord(backend.name, stored, proof, time.monotonic() - started)
 
 
-def _meta(record: Record, request: Request, scope: Scope) -> Meta:
+def _meta(record: Record, request: Request, scope: Scope, parts: Parts) -> Meta:
     kernel = os.uname()
     return Meta(
         id=record.id,
@@ -92,9 +110,18 @@ def _meta(record: Record, request: Request, scope: Scope) -> Meta:
         note=request.note,
         host=kernel.nodename,
         kernel=kernel.release,
-        mounts=mounts.below([volume.root for volume in scope.volumes]),
+        boot=boot_id(),
+        mounts=mounts.below(list(zip(scope.volumes, scope.policies, strict=True))),
         left_out=[{"path": left.path, "why": left.why} for left in scope.left_out],
+        parts=parts.as_dict() if parts else {},
+        foreign=request.foreign,
+        free={volume.root: _free(volume) for volume in scope.volumes},
     )
+
+
+def _free(volume: Volume) -> int:
+    facts = os.statvfs(volume.mountpoint)
+    return facts.f_bavail * facts.f_frsize
 
 
 def _volumes(chosen: list[tuple[Volume, Backend]]) -> list[tuple[Volume, str]]:
@@ -103,6 +130,8 @@ def _volumes(chosen: list[tuple[Volume, Backend]]) -> list[tuple[Volume, str]]:
 
 def _explained(error: BaseException) -> BaseException:
     """An OSError in the middle of a checkpoint means that there is none."""
+    if isinstance(error, SystemdError):
+        return CheckpointError(error.message, error.hint)
     if isinstance(error, SnapbreakerError) or not isinstance(error, OSError):
         return error
     where = f": {os.fsdecode(error.filename)}" if error.filename else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from snapbreaker import selection
 from snapbreaker.backend import Volume
@@ -13,6 +14,8 @@ from snapbreaker.errors import CheckpointError
 from snapbreaker.files.remove import remove_tree
 from snapbreaker.files.stage import remove_attempts
 from snapbreaker.linux.mountinfo import read_mounts
+from snapbreaker.linux.systemd import SystemdError
+from snapbreaker.system import holds
 
 NOT_A_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -25,6 +28,8 @@ def discard(
     Raises CheckpointError when a vault cannot be reached, since nobody would find it without the record, unless
     ``leave_unreachable``: its filesystem will never come back.
     """
+    with suppress(SystemdError):
+        holds.put_back(record.path)
     volumes = _volumes(record) if volumes is None else volumes
     if not leave_unreachable:
         _refuse_unreachable(record, volumes)

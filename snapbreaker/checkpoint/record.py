@@ -68,6 +68,10 @@ class Meta:
     kernel: str = ""
     left_out: list[dict[str, str]] = field(default_factory=list)
     mounts: list[str] = field(default_factory=list)  # mount points below the scope
+    boot: str = ""  # which boot it was made in
+    parts: dict[str, bool] = field(default_factory=dict)  # of the system that the scope holds
+    foreign: str = "restore"  # what becomes of foreign writes: restore, keep
+    free: dict[str, int] = field(default_factory=dict)  # bytes, by volume
     volumes: list[VolumeRecord] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:

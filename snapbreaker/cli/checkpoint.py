@@ -12,7 +12,7 @@ from snapbreaker.checkpoint.lock import Lock
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import chosen, here, narrator_for, print_changes, print_json
+from snapbreaker.cli.options import SYSTEM, chosen, here, narrator_for, print_changes, print_json
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.report.wording import path_text
@@ -24,7 +24,7 @@ def checkpoint() -> None:
 
 
 @checkpoint.command()
-@click.option("--scope", multiple=True, required=True, metavar="PATH", help="Directory to record.")
+@click.option("--scope", multiple=True, metavar="PATH", help="Directory to record.  [default: the system]")
 @click.option("--keep", multiple=True, metavar="PATH", help="Leave this out, with all below it.")
 @click.option("--backend", metavar="NAME", help="Use this backend instead of the best one.")
 @click.option("--note", default="", metavar="TEXT", help="Kept with the checkpoint.")
@@ -46,7 +46,16 @@ def create(
 
     narrator = narrator_for(as_json, settings.verbosity)
     owners = (Owner.of(os.getpid()),)
-    request = Request(scope, keep, backend, "manual", cwd=here(), note=note, owners=owners)
+    request = Request(
+        scope or SYSTEM,
+        keep,
+        system=not scope,
+        backend=backend,
+        kind="manual",
+        cwd=here(),
+        note=note,
+        owners=owners,
+    )
     narrator.starting("checkpoint", request)
     with Lock("checkpoint create"), interruptible():
         record = create_checkpoint(settings.store, request, narrator.progress)

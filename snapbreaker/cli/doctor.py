@@ -8,23 +8,21 @@ from typing import Any
 import click
 
 from snapbreaker import selection
-from snapbreaker.checkpoint.lock import runtime_directory
+from snapbreaker.checkpoint.create import covered
 from snapbreaker.checkpoint.vault import orphans
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import print_json
+from snapbreaker.cli.options import SYSTEM, print_json
 from snapbreaker.report.wording import path_text
-from snapbreaker.volumes import discover
 
 
 @click.command()
-@click.option("--scope", multiple=True, required=True, metavar="PATH", help="Directory to protect.")
+@click.option("--scope", multiple=True, metavar="PATH", help="Directory to protect.  [default: the system]")
 @click.option("--keep", multiple=True, metavar="PATH", help="Leave this out, with all below it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
 def doctor(settings: Settings, scope: tuple[str, ...], keep: tuple[str, ...], as_json: bool) -> None:
     """Which backend each volume would get, and for each of the others every reason why not."""
-    ours = [str(settings.store.path), runtime_directory()]
-    found = discover(scope, keep, [*ours, *map(os.path.realpath, ours)])
+    found = covered(settings.store, scope or SYSTEM, keep, system=not scope)
     for volume in found.volumes:
         answers = selection.survey(volume)
         chosen = next((name for name, availability in answers if availability), None)
@@ -51,8 +49,11 @@ def doctor(settings: Settings, scope: tuple[str, ...], keep: tuple[str, ...], as
             print_json({"vault": vault, "why": "this store has no record of it"})
         else:
             click.echo(f"vault without a record in this store: {path_text(vault)}; remove it if no other has")
-    for text in [] if as_json else _machine():
-        click.echo(text)
+    for text in _machine(settings):
+        if as_json:
+            print_json({"machine": text})
+        else:
+            click.echo(text)
 
 
 def _as_dict(volume: Any, chosen: str | None, answers: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -72,13 +73,19 @@ def _as_dict(volume: Any, chosen: str | None, answers: list[tuple[str, Any]]) ->
     }
 
 
-def _machine() -> list[str]:
+def _machine(settings: Settings) -> list[str]:
     """What of this machine bears on a run."""
     from snapbreaker.monitor.cgroup import Hierarchy
+    from snapbreaker.system import service
 
     lines = []
     if os.geteuid() != 0:
         lines.append("not root: other users' processes can neither be seen nor frozen")
     if Hierarchy.find() is None:
         lines.append("no cgroup v2: processes are found by parentage; one that escapes while we die may be missed")
+    if reason := service.missing(settings.store.path):
+        lines.append(
+            f"a run cut off by a reboot is not finished at boot: {service.NAME}: {reason}; "
+            "snapbreaker install-service"
+        )
     return lines

@@ -33,6 +33,7 @@ VERBS = {
     "report": ("report", "report"),
     "rules": ("rules", "rules"),
     "doctor": ("doctor", "doctor"),
+    "install-service": ("install_service", "install_service"),
 }
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from snapbreaker.differences import Changed
 
 
+SYSTEM = ("/",)  # the scope of a verb that is given none: the system, not all that is mounted below it
+
+
 def chosen(store: Store, id: str | None, last: bool, what: str) -> Record:
     """The record that a verb shall work on. On a terminal none means the last, after asking."""
     if id is not None and last:

@@ -10,8 +10,9 @@ from snapbreaker.cli.options import narrator_for, told
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
+@click.option("--early", is_flag=True, hidden=True, help="In an initramfs: only put files back.")
 @click.pass_obj
-def recover(settings: Settings, as_json: bool) -> int:
+def recover(settings: Settings, as_json: bool, early: bool) -> int:
     """Finish what a dead snapbreaker began.
 
     After a crash, a power cut or a SIGKILL: kills what is left of the command, rolls back and verifies. Does
@@ -27,6 +28,6 @@ def recover(settings: Settings, as_json: bool) -> int:
     def work() -> int:
         preload.load()
         with Lock("recover"):
-            return recover_all(settings.store, narrator)
+            return recover_all(settings.store, narrator, early)
 
     return told(narrator, work)

@@ -17,14 +17,16 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import chosen, narrator_for, print_changes, told
 from snapbreaker.conclude import Story, conclude
+from snapbreaker.conflicts import conflicts, refuse_conflicts
 from snapbreaker.differences import differences
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
+from snapbreaker.goal import Goal
 from snapbreaker.narrator import Narrator
 from snapbreaker.paths import is_below
 from snapbreaker.redo import redo, refuse
 from snapbreaker.report.wording import path_text
-from snapbreaker.rollback import Goal, conflicts, refuse_conflicts, roll_back
+from snapbreaker.rollback import roll_back
 from snapbreaker.signals import deferred
 
 EXAMPLES = """\b

@@ -11,22 +11,34 @@ from typing import Any
 import click
 
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import here, narrator_for, told
+from snapbreaker.cli.options import SYSTEM, here, narrator_for, told
 from snapbreaker.errors import CheckpointError, SnapbreakerError, UsageError
 
 LONGEST = 2_000_000  # seconds: poll(2) counts milliseconds in an int
 
 EXAMPLES = """\b
 Examples:
+  snapbreaker run -- apt-get install -y nginx-light
   snapbreaker run --scope /srv/app -- ./deploy.sh
-  snapbreaker run --scope /srv/root -- chroot /srv/root apt-get install -y nginx-light
   snapbreaker run --scope /etc --check 'nginx -t' --confirm 60 -- ./change-config
 """
 
 
 @click.command(context_settings={"allow_interspersed_args": False}, epilog=EXAMPLES)
-@click.option("--scope", multiple=True, metavar="PATH", help="Directory to protect. May be given again.")
+@click.option(
+    "--scope",
+    multiple=True,
+    metavar="PATH",
+    help="Directory to protect, again and again.  [default: the system]",
+)
 @click.option("--keep", multiple=True, metavar="PATH", help="Neither recorded nor touched, with all below it.")
+@click.option(
+    "--foreign",
+    type=click.Choice(["restore", "keep"]),
+    default="restore",
+    show_default=True,
+    help="After an issue, what others wrote meanwhile goes back too (a copy is saved), or stays.",
+)
 @click.option("--backend", metavar="NAME", help="Use this backend instead of the best one.")
 @click.option(
     "--idle", default=30.0, show_default=True, metavar="S", help="Trip after S seconds of silence; 0: never."
@@ -53,8 +65,9 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
     """Run COMMAND behind the breaker.
 
     At the first issue (an error, a warning, a skipped step, silence, a failure) the command and all its
-    processes are frozen and killed, the scope is put back exactly, compared, and reported: exit 1. Otherwise
-    the change stays, and `snapbreaker rollback --last` can still undo it.
+    processes are frozen and killed, the machine is put back exactly, with its packages and services, compared
+    and reported: exit 1. Otherwise the change stays, and `snapbreaker rollback --last` can still undo it. With
+    --scope just those directories are protected.
     """
     from snapbreaker import preload
     from snapbreaker.breaker import RunRequest
@@ -64,16 +77,14 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
     from snapbreaker.recover import rescue
     from snapbreaker.supervisor import Lifeline, supervise
 
-    if not options["scope"]:
-        raise UsageError(
-            "which directories shall be protected?", "give --scope DIR; the whole machine cannot be the scope yet"
-        )
     request = RunRequest(
         argv=command,
-        scope=options["scope"],
+        scope=options["scope"] or SYSTEM,
+        system=not options["scope"],
         rules=RuleSet.for_command(command, [Path(name) for name in options["rules"]], options["profile"]),
         keep=options["keep"],
         backend=options["backend"],
+        foreign=options["foreign"],
         idle=_seconds(options["idle"]) or None,
         timeout=_seconds(options["timeout"] or 0.0) or None,
         grace=_seconds(options["grace"]),

@@ -6,7 +6,7 @@ import click
 
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import chosen, print_changes
-from snapbreaker.differences import differences, goal_of
+from snapbreaker.differences import differences, goal_of, system_differences
 from snapbreaker.exits import Exit
 
 
@@ -26,7 +26,7 @@ def verify(settings: Settings, id: str | None, last: bool, deep: bool, as_json: 
     """
     record = chosen(settings.store, id, last, "verify")
     goal = goal_of(record)
-    found = list(differences(record, goal, deep))
+    found = [*differences(record, goal, deep), *system_differences(record, goal)]
     print_changes(found, as_json)
     if not found and not as_json:
         click.echo(f"{record.id}: nothing differs", err=True)

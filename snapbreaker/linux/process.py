@@ -123,8 +123,13 @@ def children_of(pid: int) -> list[int]:
 
 
 def boot_id() -> str:
-    """Differs after every boot: pids and start times of another boot mean nothing."""
-    return read_whole("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
+    """Differs after every boot: pids and start times of another boot mean nothing.
+
+    A container has the kernel's id for all its boots: its first process tells them apart.
+    """
+    kernel = read_whole("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
+    first = process(1)
+    return f"{kernel}/{first.start}" if first else kernel
 
 
 def become_subreaper() -> None:

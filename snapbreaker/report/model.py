@@ -191,7 +191,8 @@ class Report:
 
     ``invocation`` is snapbreaker's own command line as typed, up to and without ``--``; ``command`` is what
     follows. ``compared`` empty means that nothing was verified. ``displaced`` is the directory that holds what
-    the restore took away. ``status`` and ``signal`` are the command's own, None and 0 where there is none.
+    the restore took away, ``foreign`` what others wrote meanwhile, ``units`` what was done to units after it.
+    ``status`` and ``signal`` are the command's own, None and 0 where there is none.
     """
 
     id: str
@@ -222,6 +223,8 @@ class Report:
     failures: list[PathNote] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     left_out: list[PathNote] = field(default_factory=list)
+    foreign: list[PathNote] = field(default_factory=list)
+    units: list[PathNote] = field(default_factory=list)
     displaced: str = ""
     record: str = ""
     warnings: list[str] = field(default_factory=list)
@@ -330,4 +333,6 @@ LISTS: dict[str, type[Any]] = {
     "differences": PathNote,
     "failures": PathNote,
     "left_out": PathNote,
+    "foreign": PathNote,
+    "units": PathNote,
 }

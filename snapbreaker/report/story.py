@@ -48,6 +48,7 @@ def action(report: Report) -> Section:
     if report.volumes:
         section.say("Checkpoint:")
         section.items([(volume_line(volume),) for volume in report.volumes])
+    _notes(section, "Units", report.units)
     if report.displaced:
         section.say("What the restore took away lies in ", Mono(path_text(report.displaced)), ".")
     if report.record:
@@ -74,6 +75,7 @@ def verification(report: Report) -> Section:
         section.say("Kept as it is by policy, and not compared:")
         section.items([(Mono(path_text(path)),) for path in report.kept])
     _notes(section, "Left out of the checkpoint", report.left_out)
+    _notes(section, "Written by others during the run", report.foreign)
     return section
 
 

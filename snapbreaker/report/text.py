@@ -141,6 +141,7 @@ def _kept(content: Block, report: Report) -> None:
         content.fact("", f"... and {len(report.issues) - ISSUES_SHOWN:,} more")
     if report.changes is not None:
         content.fact("Changed", changes_line(report.changes))
+    _notes(content, "Others'", report.foreign)
     _warnings(content, report)
     if report.outcome is Outcome.COMMITTED:
         content.command(plan.own_command(report, "rollback", report.id), "Undo")
@@ -212,6 +213,7 @@ def _result(content: Block, report: Report, failed: bool) -> None:
         content.fact("Alive", f"{process.pid} {path_text(process.comm)} (state {process.state or '?'})", BAD)
     _notes(content, "Failed", report.failures)
     _notes(content, "Differs", report.differences)
+    _notes(content, "Others'", report.foreign)
     if report.displaced and failed:
         content.fact("Saved", f"what was taken away lies in {path_text(report.displaced)}")
 

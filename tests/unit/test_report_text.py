@@ -114,7 +114,7 @@ def test_success_is_short_and_says_how_to_undo() -> None:
     lines = text.text(samples.committed()).splitlines()
     assert lines[0] == "snapbreaker: committed (16.9 s)"
     assert "  Undo      snapbreaker rollback 000007-20261123T170000" in lines
-    assert len(lines) <= 5
+    assert len(lines) <= 6  # one of them is of what others wrote
 
 
 def test_an_undone_run_names_no_trip() -> None:

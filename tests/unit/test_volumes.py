@@ -175,11 +175,20 @@ def test_overlapping_scopes_are_merged_and_hidden_ones_found(machine: Machine) -
 def test_policies_belong_to_the_innermost_volume(tmp_path: Path, machine: Machine) -> None:
     machine.mount(2, 1, "/var", device="8:2")
     top = str(tmp_path)
-    scope = discover(
-        [top], [top + "/cache", top + "/var/a\udcff"], [top + "/store"], [top + "/var/log", top + "/cache"]
-    )
+    scope = discover([top], [top + "/cache", top + "/var/a\udcff"], [top + "/store"])
     assert scope.policies[0].classes == ((b"cache", PathClass.KEEP), (b"store", PathClass.KEEP))
-    assert scope.policies[1].classes == ((b"a\xff", PathClass.KEEP), (b"log", PathClass.KEEP_CONTENT))
+    assert scope.policies[1].classes == ((b"a\xff", PathClass.KEEP),)
+
+
+def test_what_is_kept_by_default_unless_it_is_asked_for() -> None:
+    """Of a scope that holds them; one at or below them asks for them by name."""
+    (policy,) = {discover(["/var"]).policies[0]}
+    assert policy.of(b"tmp/x") is PathClass.KEEP
+    assert policy.of(b"log/journal/x") is PathClass.KEEP
+    assert policy.of(b"log/dpkg.log") is PathClass.KEEP_CONTENT
+    assert policy.of(b"lib/x") is PathClass.RESTORE
+    assert discover(["/var/log"]).policies[0].of(b"dpkg.log") is PathClass.RESTORE
+    assert discover(["/var", "/var/tmp"]).policies[0].of(b"tmp/x") is PathClass.RESTORE
 
 
 def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:

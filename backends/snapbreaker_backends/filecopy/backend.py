@@ -80,6 +80,11 @@ class FilecopyBackend(Backend):
             except BaseException:
                 os.close(pack)
                 raise
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"the copy of {stored.volume.root} was given back, or is lost: {error.filename} is not there",
+                "of a run that was committed or rolled back only what it changed is kept",
+            ) from error
         except OSError as error:
             raise CheckpointError(
                 f"the copy of {stored.volume.root} is not whole: {error}", "this checkpoint is lost"

@@ -1,0 +1,133 @@
+"""Changes that are not the run's: what others wrote meanwhile, and logs; what stays, goes back, is saved.
+
+A *foreign write* was made during the run by a process that is neither of the run nor of a unit that it started. It
+goes back with the rest, saved first, or stays (``--foreign keep``). Of logs (keep-content) growth stays, and so do
+those that others made or rotated; what the run itself made there moves into the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from snapbreaker.checkpoint.record import Record, VolumeRecord
+from snapbreaker.files.entry import Aspect, Change
+from snapbreaker.files.live import LiveTree
+from snapbreaker.files.policy import PathClass
+from snapbreaker.files.tree import Tree
+from snapbreaker.foreign.log import ForeignWrites, Origin
+from snapbreaker.foreign.log import read as read_writes
+from snapbreaker.keepsakes import Keepsakes
+from snapbreaker.report.model import absolute
+
+KEEP, RESTORE = "keep", "restore"
+_CONTENT = Aspect.ADDED | Aspect.CONTENT | Aspect.TYPE | Aspect.SPARSE | Aspect.TARGET
+
+
+@dataclass(slots=True)
+class Split:
+    """The changes of one volume: ``back`` go back, ``stays`` (relative paths) do not, ``foreign`` were others'.
+
+    ``logs`` of ``back`` are files that the run made where only growth is kept.
+    """
+
+    back: list[Change] = field(default_factory=list)
+    stays: set[bytes] = field(default_factory=set)
+    foreign: list[tuple[Change, Origin]] = field(default_factory=list)
+    logs: list[Change] = field(default_factory=list)
+
+
+class Bystanders:
+    """What others did during the run of ``record``; with ``undo`` (a committed run) that is settled already."""
+
+    def __init__(self, record: Record, undo: bool) -> None:
+        self._keep = record.meta.foreign == KEEP
+        self._undo = undo
+        self._writes = ForeignWrites() if undo or record.meta.kind != "run" else read_writes(record.path)
+        self.keepsakes = Keepsakes(record.path / "saved")
+
+    @property
+    def reason(self) -> str:
+        """Why foreign writes are not known, or not all; empty when they are."""
+        return self._writes.reason
+
+    def split(self, volume: VolumeRecord, old: Tree, changes: Iterable[Change], keep: bool | None = None) -> Split:
+        """Sort out ``changes``; ``keep`` overrides what the run was told of foreign ones."""
+        keep = self._keep if keep is None else keep
+        split, rotated = Split(), _Rotated(volume, old)
+        waiting: list[Change] = []
+        for change in changes:
+            origin = self._origin(change)
+            if self._is_log(volume, change):
+                if not self._undo and (origin or rotated.knows(change)):
+                    split.stays.add(change.path)
+                    continue
+                split.logs.append(change)
+            elif origin is not None:
+                split.foreign.append((change, origin))
+                if keep:
+                    split.stays.add(change.path)
+                    continue
+            waiting.append(change)
+        above = {directory for path in split.stays for directory in _above(path)}
+        for change in waiting:
+            if change.old is None and change.path in above:
+                split.stays.add(change.path)  # a new directory that holds what stays
+            else:
+                split.back.append(change)
+        return split
+
+    def save(self, live: LiveTree, split: Split) -> None:
+        """Put what goes back and is not the run's, and its logs, into the record. Nothing of it is lost otherwise:
+        it is displaced, as everything, but under a number instead of its name.
+        """
+        going = {change.path for change in split.back}
+        for change in [*(one for one, _ in split.foreign), *split.logs]:
+            if change.path in going:
+                self.keepsakes.save(live, change)
+
+    def told(self, root: str, split: Split) -> list[tuple[str, str]]:
+        """The foreign changes for the report: (absolute path, what was done)."""
+        found = []
+        for change, origin in split.foreign:
+            what = "stays" if change.path in split.stays else self.keepsakes.where(change.path)
+            found.append((absolute(root, change.path), f"written by {_who(origin)} meanwhile; {what}"))
+        return found
+
+    def _origin(self, change: Change) -> Origin | None:
+        new = change.new
+        if new is None or new.is_dir or not change.aspects & _CONTENT:
+            return None
+        return self._writes.foreign_only.get((new.dev, new.ino))
+
+    def _is_log(self, volume: VolumeRecord, change: Change) -> bool:
+        if change.old is not None or change.new is None or change.new.is_dir:
+            return False
+        return volume.stored.policy.of(change.path) is PathClass.KEEP_CONTENT
+
+
+class _Rotated:
+    """Log files that were there before under another name: renaming one is no change of the run's."""
+
+    def __init__(self, volume: VolumeRecord, old: Tree) -> None:
+        classes = volume.stored.policy.classes
+        self._prefixes = [path for path, path_class in classes if path_class is PathClass.KEEP_CONTENT]
+        self._old = old
+        self._inodes: set[int] | None = None
+
+    def knows(self, change: Change) -> bool:
+        if self._inodes is None:
+            entries = (entry for prefix in self._prefixes for entry in self._old.walk(prefix))
+            self._inodes = {entry.ino for entry in entries if entry.is_file}
+        return change.new is not None and change.new.ino in self._inodes
+
+
+def _who(origin: Origin) -> str:
+    where = f", {origin.unit}" if origin.unit else ""
+    return f"{origin.comm} (pid {origin.pid}{where})"
+
+
+def _above(path: bytes) -> Iterable[bytes]:
+    while path:
+        path = path.rpartition(b"/")[0]
+        yield path

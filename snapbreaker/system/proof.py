@@ -1,0 +1,78 @@
+"""Is the system what was recorded of it?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from snapbreaker.system import packages
+from snapbreaker.system.owners import is_session, our_units
+from snapbreaker.system.parts import Parts
+from snapbreaker.system.state import PACKAGES, SOCKETS, UNITS, Changed, capture
+from snapbreaker.system.target import Target
+from snapbreaker.system.units import FAILED, LOGINS, may_be_stopped
+
+PATIENCE = 10.0  # s for a service that is up to open its ports
+_POLL = 0.1
+
+
+class Proof:
+    """``differences`` are (name, text), ``notes`` what differs by nobody's fault, ``compared`` (what, count)."""
+
+    def __init__(self, parts: Parts, target: Target) -> None:
+        self._parts, self._target = parts, target
+        self.differences: list[tuple[str, str]] = []
+        self.notes: list[str] = []
+        self.compared: list[tuple[str, int]] = []
+
+    def run(self) -> None:
+        """Compare; again and again while services may still be coming up. Raises OSError, SystemdError."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self._compare()
+            database = list(_database()) if self._parts.packages else []
+            settling = bool(database) or any(table in (UNITS, SOCKETS) for table, _, _ in self._found)
+            if not settling or time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL)
+        self.differences = [*((name, text) for _, name, text in self._found), *database]
+
+    def _compare(self) -> None:
+        now = capture(self._parts)
+        self._found: list[tuple[str, str, str]] = []
+        self.notes = []
+        for change in self._target.differences(now):
+            words = f"{_KIND.get(change.table, change.table)} {change.name}", change.text()
+            if _is_nobodys(change):
+                self.notes.append(": ".join(words))
+            else:
+                self._found.append((change.table, *words))
+        self.compared = [(table, len(self._target.table(table))) for table in self._target.tables]
+
+
+_KIND = {PACKAGES: "package", "users": "user", "groups": "group", UNITS: "unit", SOCKETS: "port"}
+
+
+def _is_nobodys(change: Changed) -> bool:
+    """What a rollback neither made nor could unmake.
+
+    A port of another login's; a failure that the run reset; what must never be stopped.
+    """
+    if change.table == SOCKETS:
+        owner = change.was or change.now
+        return is_session(owner) and owner not in our_units()
+    if change.table != UNITS:
+        return False
+    if change.was:
+        return change.was == FAILED and not change.now
+    return not may_be_stopped(change.name) or change.name in LOGINS
+
+
+def _database() -> Iterator[tuple[str, str]]:
+    """Can dpkg be used again? No lock file is ever removed: a lock ends with the process that has it."""
+    for path in packages.held_locks():
+        yield path, "is locked by another process: no package manager can work"
+    for package in packages.unsound(packages.read()):
+        yield f"package {package.name}", f"is {package.state} ({package.flag}): see dpkg --audit"
+    if packages.journal():
+        yield packages.UPDATES, "is not empty: dpkg was interrupted"

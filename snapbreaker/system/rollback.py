@@ -1,0 +1,174 @@
+"""How packages, units, accounts and sockets go along with the files in a rollback.
+
+quiesce (what the run started stops) → for each volume: let go (who works on its files stops), files go back →
+reconcile (systemd reads its files again; what was up comes up, what runs on replaced files is restarted) → verify.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+
+from snapbreaker.checkpoint.record import Record
+from snapbreaker.errors import SnapbreakerError
+from snapbreaker.files.entry import Change
+from snapbreaker.linux.systemd import Manager, booted
+from snapbreaker.system import runtime_units, strays
+from snapbreaker.system.boot import Boot
+from snapbreaker.system.holders import Holder, holders
+from snapbreaker.system.owners import is_session, our_units
+from snapbreaker.system.parts import Parts
+from snapbreaker.system.proof import Proof
+from snapbreaker.system.services import Services
+from snapbreaker.system.state import RUNTIME
+from snapbreaker.system.target import Target
+from snapbreaker.system.units import may_be_stopped
+
+
+@dataclass(slots=True)
+class SystemOutcome:
+    """What came of it. ``differences`` are (name, text), ``compared`` (what, how many)."""
+
+    differences: list[tuple[str, str]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    compared: list[tuple[str, int]] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    restarted: dict[str, str] = field(default_factory=dict)  # with the reason
+    reconcile_seconds: float = 0.0
+    verify_seconds: float = 0.0
+
+
+class SystemRollback:
+    """One rollback of the system's parts; where nothing was recorded of them no step does anything.
+
+    No step raises: what goes wrong is in ``outcome``, and speaks against success.
+    """
+
+    def __init__(self, parts: Parts, target: Target | None, run_id: str, halted: bool) -> None:
+        self._parts, self._target, self._run_id, self._halted = parts, target, run_id, halted
+        self._services: Services | None = None
+        self.outcome = SystemOutcome()
+
+    @classmethod
+    def of(cls, record: Record, undo: bool, whole: bool = True, again: bool = False) -> SystemRollback:
+        """For a rollback of ``record``; of single paths (not ``whole``) the system's parts stay as they are.
+
+        ``undo``: of a committed run, what it changed; ``again``: the other way, when a rollback is taken back.
+        """
+        parts, nothing = Parts(**record.meta.parts), cls.nothing(record)
+        if not parts:
+            return nothing
+        if parts.services and not booted():
+            parts = replace(parts, services=False)
+            nothing.outcome.notes.append("systemd does not run: units were not looked at")
+        if not whole:
+            nothing.outcome.notes.append("only paths went back: packages and units were not looked at")
+            return nothing
+        try:
+            target = Target.of(record.path, undo, again)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            nothing.outcome.errors.append(f"what was recorded of the system cannot be read: {error!r}")
+            return nothing
+        made = cls(parts, target, "" if again else record.run_id, halted=not undo and record.meta.kind == "run")
+        made.outcome.notes += nothing.outcome.notes
+        return made
+
+    @classmethod
+    def nothing(cls, record: Record) -> SystemRollback:
+        """One that does nothing."""
+        return cls(Parts(), None, record.run_id, False)
+
+    def quiesce(self) -> None:
+        """Stop what the run has started outside of its own processes: units, jobs, what others run for it."""
+        if self._target is not None and self._parts.services:
+            self._attempt("stop what the run had started", self._stop_extra)
+        if self._target is not None and self._run_id:
+            for text in strays.end(self._run_id, gently=not self._halted):
+                self.outcome.notes.append(f"ended {text}, which the run had left running")
+
+    def let_go(self, root: str, changes: Collection[Change]) -> bool:
+        """Stop the services that work on files which are about to go back; whether there was any."""
+        if self._target is None or not self._parts.services or not changes:
+            return False
+        before = len(self.outcome.stopped)
+        self._attempt("stop who works on changed files", lambda: self._stop_holders(holders(root, changes)))
+        return len(self.outcome.stopped) > before
+
+    def reconcile(self, touched: Collection[str]) -> None:
+        """The files are back: let systemd read them, and bring every unit to where it was.
+
+        ``touched`` are the files (no directories) that went back, absolute.
+        """
+        if self._target is None or not self._parts.services:
+            return
+        started = time.monotonic()
+        self._attempt("bring the units back", lambda: self._bring_back(touched))
+        self.outcome.reconcile_seconds = time.monotonic() - started
+
+    def verify(self) -> None:
+        """Compare the system with what was recorded of it."""
+        if self._target is None:
+            return
+        started = time.monotonic()
+        self._attempt("compare the system with the checkpoint", self._compare)
+        self.outcome.verify_seconds = time.monotonic() - started
+        if self._services is not None:
+            self._services.close()
+
+    # the steps
+
+    def _stop_extra(self) -> None:
+        services = self._connected()
+        if not services.comparable:
+            return
+        if self._halted:
+            services.cancel_jobs()
+        self.outcome.stopped += services.stop_extra()
+
+    def _stop_holders(self, found: list[Holder]) -> None:
+        ours = our_units()
+        units = {one.unit for one in found if may_be_stopped(one.unit) and one.unit.endswith(".service")} - ours
+        for one in found:
+            if one.unit not in units and one.unit not in ours and not is_session(one.unit):
+                self.outcome.notes.append(f"{one} goes on working on {one.path}, as it was before it went back")
+        self.outcome.stopped += self._connected().let_go(sorted(units))
+
+    def _bring_back(self, touched: Collection[str]) -> None:
+        assert self._target is not None
+        services = self._connected()
+        if not services.comparable:
+            self.outcome.notes.append("the machine was booted since: units are as this boot starts them")
+            Boot(services.manager).follow(touched)
+            return
+        if self._target.only is None or self._target.only.get(RUNTIME):
+            runtime_units.put_back(self._target.table(RUNTIME))
+        services.reload()
+        services.bring_back(touched)
+        self.outcome.stopped += services.stopped_again
+        self.outcome.started += services.started
+        self.outcome.restarted |= services.restarted
+
+    def _compare(self) -> None:
+        assert self._target is not None
+        proof = Proof(self._parts, self._target)
+        proof.run()
+        self.outcome.differences += proof.differences
+        self.outcome.notes += proof.notes
+        self.outcome.compared += proof.compared
+
+    def _connected(self) -> Services:
+        assert self._target is not None
+        if self._services is None:
+            self._services = Services(Manager.connect(), self._target)
+        return self._services
+
+    def _attempt(self, what: str, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except SnapbreakerError as error:
+            self.outcome.errors.append(f"could not {what}: {error.message}")
+        except OSError as error:
+            self.outcome.errors.append(f"could not {what}: {error}")

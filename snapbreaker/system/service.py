@@ -1,0 +1,144 @@
+"""The systemd unit that finishes, early at every boot, what a run left undone: systemd.unit(5), bootup(7)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from snapbreaker import commands
+from snapbreaker.errors import CheckpointError
+from snapbreaker.linux import systemd
+from snapbreaker.linux.systemd import Manager
+
+NAME = "snapbreaker-recover.service"
+DIRECTORY = Path("/etc/systemd/system")
+WANTS = DIRECTORY / "sysinit.target.wants"
+
+# Before whatever writes to the filesystems, or reads what a run may have changed: what runs early either waits for
+# sysinit.target or is named here.
+_UNIT = """\
+[Unit]
+Description=Finish what a snapbreaker run left undone
+DefaultDependencies=no
+ConditionPathExistsGlob={store}/*/state.json
+RequiresMountsFor={store}
+After=local-fs.target systemd-remount-fs.service
+Before=sysinit.target shutdown.target
+Before=systemd-tmpfiles-setup.service systemd-sysusers.service systemd-journal-flush.service
+Before=systemd-random-seed.service systemd-update-utmp.service systemd-machine-id-commit.service ldconfig.service
+Conflicts=shutdown.target
+IgnoreOnIsolate=yes
+
+[Service]
+Type=oneshot
+# 0, 3 and 4 are snapbreaker's own words. Any other means that it could not run, since the run has broken what it
+# runs on: then its copy of all that does.
+ExecStart=/bin/sh -c '{program} --store {store} recover; case $? in 0|3|4) exit;; esac; \\
+    exec {store}/lifeboat/recover'
+SuccessExitStatus=4
+StandardOutput=journal+console
+StandardError=journal+console
+TimeoutStartSec=infinity
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+
+# initramfs-tools(7): run once the root is mounted at $rootmnt. A run that was cut off while the C library was half
+# unpacked leaves a root that cannot execute anything, systemd included.
+HOOK = Path("/etc/initramfs-tools/scripts/local-bottom/snapbreaker")
+_HOOK = """\
+#!/bin/sh
+# Written by `snapbreaker install-service`: where the root cannot run a program, put back what a run has broken.
+[ "$1" != prereqs ] || exit 0
+boot=$rootmnt{store}/lifeboat/boot
+[ -x "$boot" ] || exit 0
+! chroot "$rootmnt" /bin/sh -c "exec /sbin/init --version" >/dev/null 2>&1 || exit 0
+mount -o remount,rw "$rootmnt"
+mount -t proc proc "$rootmnt/proc"
+rootmnt=$rootmnt sh "$boot"
+umount "$rootmnt/proc"
+"""
+
+
+def unit(store: Path, program: str) -> str:
+    """The unit's text. Raises CheckpointError for a path that cannot be written there."""
+    for path in (str(store), program):
+        if shlex.quote(path) != path or "%" in path:
+            raise CheckpointError(f"{path!r} cannot be named in a unit file", "use a path of plain characters")
+    return _UNIT.format(store=store, program=program)
+
+
+def program() -> str:
+    """What was executed as snapbreaker, as a path that will do at boot. Raises CheckpointError."""
+    started = sys.argv[0]
+    path = os.path.abspath(started)
+    if os.path.basename(path) == "__main__.py" or not os.access(path, os.X_OK):
+        raise CheckpointError(
+            f"{started} is no program that can be started at boot", "scripts/bundle /usr/local/bin/snapbreaker"
+        )
+    return path
+
+
+def install(store: Path) -> list[str]:
+    """Put the unit in place and enable it; the paths that were written. Raises CheckpointError, OSError."""
+    if not systemd.booted():
+        raise CheckpointError("systemd is not PID 1 here", "run `snapbreaker recover` at boot by other means")
+    text = unit(store, program())
+    path, link = DIRECTORY / NAME, WANTS / NAME
+    path.write_text(text)
+    path.chmod(0o644)
+    WANTS.mkdir(exist_ok=True)
+    with suppress(FileNotFoundError):
+        link.unlink()
+    link.symlink_to(path)
+    _reload()
+    return [str(path), str(link), *_install_hook(store)]
+
+
+def _install_hook(store: Path) -> list[str]:
+    """Into the initramfs, where initramfs-tools makes it; that takes some seconds."""
+    if not HOOK.parent.is_dir():
+        return []
+    HOOK.write_text(_HOOK.format(store=store))
+    HOOK.chmod(0o755)
+    if commands.installed("update-initramfs"):
+        commands.run(["update-initramfs", "-u"], timeout=600)
+    return [str(HOOK)]
+
+
+def remove() -> list[str]:
+    """Take it away again; the paths that were removed."""
+    removed = []
+    for path in (WANTS / NAME, DIRECTORY / NAME, HOOK):
+        with suppress(FileNotFoundError):
+            path.unlink()
+            removed.append(str(path))
+    if removed and systemd.booted():
+        _reload()
+    return removed
+
+
+def missing(store: Path) -> str:
+    """What keeps a run that is cut off by a reboot from being finished then; empty when nothing does."""
+    if not systemd.booted():
+        return ""
+    try:
+        text = (DIRECTORY / NAME).read_text()
+    except OSError:
+        return "not installed"
+    if not (WANTS / NAME).is_symlink():
+        return "not enabled"
+    if f"--store {store} recover" not in text:
+        return "installed for another store"
+    executed = text.partition("/bin/sh -c '")[2].partition(" ")[0]
+    return "" if os.access(executed, os.X_OK) else f"its program {executed} is not there"
+
+
+def _reload() -> None:
+    with Manager.connect() as manager:
+        manager.reload()

@@ -1,0 +1,99 @@
+"""The state of the system at one instant, as plain tables, and what differs between two of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snapbreaker.linux.durable import read_json, write_json
+from snapbreaker.linux.process import boot_id
+from snapbreaker.system import accounts, packages, runtime_units, sockets, units
+from snapbreaker.system.parts import Parts
+
+Table = dict[str, str]
+
+PACKAGES, USERS, GROUPS = "packages", "users", "groups"
+UNITS, RUNTIME, SOCKETS = "units", "runtime unit files", "listening sockets"
+# What needs the boot that it was recorded in.
+VOLATILE = (UNITS, RUNTIME, SOCKETS)
+
+BEFORE, AFTER = "system.json", "system.after.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SystemState:
+    """``tables`` by what they are of, each a name with its state; what is not there has no name.
+
+    ``time`` is CLOCK_MONOTONIC, in seconds, of boot ``boot``: what systemd's time stamps count in.
+    """
+
+    boot: str
+    time: float
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    @property
+    def of_this_boot(self) -> bool:
+        return self.boot == boot_id()
+
+    def save(self, path: Path) -> None:
+        write_json(str(path), asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> SystemState:
+        """Raises OSError, ValueError where it is not there or not whole."""
+        data: dict[str, Any] = read_json(str(path))
+        return cls(data["boot"], data["time"], data["tables"])
+
+
+def capture(parts: Parts) -> SystemState:
+    """The state of ``parts`` now. Raises OSError, SystemdError."""
+    now = time.monotonic()
+    tables: dict[str, Table] = {}
+    if parts.packages:
+        tables[PACKAGES] = {name: str(package) for name, package in packages.read().items()}
+    if parts.accounts:
+        tables[USERS], tables[GROUPS] = accounts.users(), accounts.groups()
+    if parts.services:
+        tables[UNITS] = units.read()
+        tables[RUNTIME] = runtime_units.read()
+        tables[SOCKETS] = sockets.listening()
+    return SystemState(boot_id(), now, tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One name of a table: what it was and what it is; empty where it is not there."""
+
+    table: str
+    name: str
+    was: str
+    now: str
+
+    def text(self) -> str:
+        """In words, seen from the older state."""
+        if not self.was:
+            return f"{self.now}, was not there" if self.now else "was not there"
+        if not self.now:
+            return f"is gone, was {self.was}"
+        return f"{self.now} instead of {self.was}"
+
+
+def compare(old: SystemState, new: SystemState, tables: Iterable[str] = ()) -> list[Changed]:
+    """Every name whose state differs, of the tables that both have. Who has a socket open does not count."""
+    found = []
+    for table in tables or old.tables:
+        if table in old.tables and table in new.tables:
+            found += _compare(table, old.tables[table], new.tables[table])
+    return found
+
+
+def _compare(table: str, old: Table, new: Table) -> list[Changed]:
+    if table == SOCKETS:
+        return [
+            Changed(table, name, old.get(name, ""), new.get(name, "")) for name in sorted(old.keys() ^ new.keys())
+        ]
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return [Changed(table, name, old.get(name, ""), new.get(name, "")) for name in names]

@@ -1,0 +1,103 @@
+"""Processes of a run that are in none of its cgroups and no descendants of ours any more: jobs of at(1), daemons
+that were left running when the run was committed. The environment that they were started with tells.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from snapbreaker.linux.pidfd import send_signal
+from snapbreaker.linux.process import Process, has_environment, is_alive, process, processes
+from snapbreaker.monitor.process_tree import MARKER
+from snapbreaker.system.owners import unit_of
+
+_TERM = 3.0  # s to end by itself
+_POLL = 0.01
+_HEAD = 1 << 16  # bytes of a script that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    process: Process
+    unit: str
+
+    def __str__(self) -> str:
+        where = f" of {self.unit}" if self.unit else ""
+        return f"{self.process.comm} (pid {self.process.pid}{where})"
+
+
+def find(run_id: str) -> list[Stray]:
+    """Processes with the run's marker in their environment, or in the script that they read; never this process or
+    its ancestors.
+    """
+    marker = f"{MARKER}={run_id}".encode()
+    seen = processes()
+    ours = _ancestors(seen)
+    found = [
+        pid
+        for pid, one in sorted(seen.items())
+        if not one.dead and pid not in ours and (has_environment(pid, marker) or _reads(pid, marker))
+    ]
+    return [Stray(seen[pid], unit_of(pid)) for pid in found]
+
+
+def _reads(pid: int, marker: bytes) -> bool:
+    """Whether its standard input is a script that sets the marker: atd(8) has a shell read the job, which begins
+    with the environment that it was submitted from, odd characters escaped by backslashes.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return False
+        return marker in os.pread(fd, _HEAD, 0).replace(b"\\", b"")
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def end(run_id: str, gently: bool) -> list[str]:
+    """Kill them until none is left; what was killed, in words. ``gently``: SIGTERM and a few seconds first."""
+    ended: dict[int, str] = {}
+    if gently:
+        for stray in _signalled(run_id, signal.SIGTERM, ended):
+            _wait(stray, _TERM)
+    for _ in range(100):
+        for stray in _signalled(run_id, signal.SIGKILL, ended):
+            _wait(stray, 1.0)
+        if not find(run_id):
+            break
+    return list(ended.values())
+
+
+def _signalled(run_id: str, number: int, ended: dict[int, str]) -> list[Stray]:
+    strays = find(run_id)
+    for stray in strays:
+        ended.setdefault(stray.process.pid, str(stray))
+        with suppress(PermissionError):
+            send_signal(stray.process.identity, number)
+    return strays
+
+
+def _wait(stray: Stray, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while is_alive(stray.process.identity) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+
+
+def _ancestors(seen: dict[int, Process]) -> set[int]:
+    found = {1, 2}
+    pid = os.getpid()
+    while pid and pid not in found:
+        found.add(pid)
+        one = seen.get(pid) or process(pid)
+        pid = one.parent if one else 0
+    return found

@@ -1,0 +1,48 @@
+"""Where the system has to go in a rollback, and which names that concerns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from snapbreaker.system.state import AFTER, BEFORE, VOLATILE, Changed, SystemState, Table, compare
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``wanted`` is the state to reach, ``only`` the names of each table that one run changed; None: all count."""
+
+    wanted: SystemState
+    only: dict[str, frozenset[str]] | None = None
+
+    @classmethod
+    def of(cls, record: Path, undo: bool, again: bool = False) -> Target | None:
+        """What the record in this directory says; None when it has nothing of the system.
+
+        ``undo``: only what the committed run changed goes back; ``again``: that comes once more (a rollback is
+        taken back). Raises OSError, ValueError when it is not whole.
+        """
+        if not (record / BEFORE).exists():
+            return None
+        before = SystemState.load(record / BEFORE)
+        if not undo:
+            return cls(before)
+        after = SystemState.load(record / AFTER)
+        only: dict[str, set[str]] = {table: set() for table in before.tables}
+        for change in compare(before, after):
+            only[change.table].add(change.name)
+        return cls(after if again else before, {table: frozenset(names) for table, names in only.items()})
+
+    @property
+    def tables(self) -> list[str]:
+        """Those that can be compared in this boot."""
+        return [table for table in self.wanted.tables if table not in VOLATILE or self.wanted.of_this_boot]
+
+    def concerns(self, table: str, name: str) -> bool:
+        return self.only is None or name in self.only.get(table, frozenset())
+
+    def table(self, name: str) -> Table:
+        return self.wanted.tables.get(name, {})
+
+    def differences(self, now: SystemState) -> list[Changed]:
+        return [one for one in compare(self.wanted, now, self.tables) if self.concerns(one.table, one.name)]

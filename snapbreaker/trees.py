@@ -1,0 +1,60 @@
+"""The two sides of a comparison: a volume as it was, and as it is now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from snapbreaker import paths, roots, selection
+from snapbreaker.checkpoint.record import VolumeRecord
+from snapbreaker.errors import RestoreError
+from snapbreaker.files.diff import diff
+from snapbreaker.files.entry import Change
+from snapbreaker.files.live import LiveTree
+from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.files.undo import UndoSet
+from snapbreaker.goal import Goal
+
+
+def pending(volume: VolumeRecord, old: Tree, live: LiveTree, goal: Goal) -> Iterable[Change]:
+    """What differs between the live tree and the goal."""
+    for part in below(volume, goal.paths):
+        if isinstance(old, UndoSet):
+            yield from old.changes(live, part)
+        else:
+            yield from diff(old, live, volume.stored.policy, volume.proof, part)
+
+
+def source(volume: VolumeRecord, undo: bool) -> Tree:
+    """The files to go back to: the checkpoint's view, or the undo set. Raises RestoreError without its vault."""
+    _refuse_without_vault(volume)
+    if undo:
+        return UndoSet.open(volume.stored.record, volume.stored.vault)
+    return selection.load(volume.backend).open(volume.stored)
+
+
+def live_tree(volume: VolumeRecord) -> LiveTree:
+    """The volume as it is now. Raises RestoreError when its filesystem is no longer mounted there."""
+    stored = volume.stored
+    _refuse_without_vault(volume)
+    root = stored.volume.root
+    skip = [os.fsencode(paths.relative(point, root)) for point in stored.volume.skip]
+    with roots.opened(stored.volume) as fd:
+        return LiveTree(fd, stored.policy, skip=skip)
+
+
+def _refuse_without_vault(volume: VolumeRecord) -> None:
+    stored = volume.stored
+    if not os.path.isdir(stored.vault):
+        raise RestoreError(
+            f"the vault {stored.vault} is not there", f"is the filesystem of {stored.volume.root} still mounted?"
+        )
+
+
+def below(volume: VolumeRecord, wanted: Sequence[str]) -> list[bytes]:
+    """``wanted`` relative to the volume's root; those of other volumes left out. None: the whole volume."""
+    root = volume.stored.volume.root
+    if not wanted or any(paths.is_below(root, path) for path in wanted):
+        return [b""]
+    found = [os.fsencode(paths.relative(path, root)) for path in wanted if paths.is_below(path, root)]
+    return sorted(found, key=sort_key)
