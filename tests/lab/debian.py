@@ -1,19 +1,18 @@
-"""A real Debian root with a local repository of real packages, made once and unpacked in a second."""
+"""Real Debian roots with a local repository of real packages, made once and unpacked in a second."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab import cache, debs
 from tests.lab.loopfs import LabError
 
 SUITE = "bookworm"
-# python3 and the tools let a root stand for a whole machine that snapbreaker itself runs on.
-INCLUDE = ("apt", "python3", "btrfs-progs", "e2fsprogs", "procps", "attr", "acl", "libcap2-bin")
-REPOSITORY = ("nginx-light", "git", "libgpg-error-dev", "redis-server", "cron", "sqlite3", "liberror-perl")
 APT_OPTIONS = ('Acquire::Languages "none"', 'APT::Install-Recommends "false"')
 DPKG_OPTIONS = (
     "force-unsafe-io",
@@ -22,13 +21,49 @@ DPKG_OPTIONS = (
     "path-exclude=/usr/share/locale/*",
 )
 SOURCES = "deb [trusted=yes] file:///debs ./\n"
-POLICY = "#!/bin/sh\nexit 101\n"
 ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
     "DEBIAN_FRONTEND": "noninteractive",
     "HOME": "/root",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a root is made of; another recipe is another root.
+
+    ``include`` is installed, ``repository`` can be installed from ``/debs``. ``files`` maps paths in the root to
+    (mode, text), ``masked`` are units that systemd shall not start. ``finish`` changes the root at last; raise
+    ``version`` when what it does changes.
+    """
+
+    name: str
+    include: tuple[str, ...]
+    repository: tuple[str, ...]
+    files: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    masked: tuple[str, ...] = ()
+    finish: Callable[[Path], None] | None = None
+    version: int = 1
+
+    def key(self) -> list[object]:
+        """All that the result depends on, as JSON can hold it."""
+        common = [SUITE, APT_OPTIONS, DPKG_OPTIONS, SOURCES]
+        return [*common, self.include, self.repository, dict(self.files), self.masked, self.version]
+
+
+# A root for chroot. python3 and the tools let it stand for a machine that snapbreaker itself runs on.
+BARE = Recipe(
+    name="debian",
+    include=("apt", "python3", "btrfs-progs", "e2fsprogs", "procps", "attr", "acl", "libcap2-bin"),
+    repository=("nginx-light", "git", "libgpg-error-dev", "redis-server", "cron", "sqlite3", "liberror-perl"),
+    files={
+        "usr/sbin/policy-rc.d": (0o755, "#!/bin/sh\nexit 101\n"),
+        "etc/machine-id": (0o444, ""),
+        "etc/hostname": (0o644, "lab\n"),
+    },
+)
+REPOSITORY = BARE.repository
 
 
 def missing() -> str:
@@ -41,17 +76,21 @@ def missing() -> str:
     return ""
 
 
-def golden() -> Path:
+def golden(recipe: Recipe = BARE) -> Path:
     """The tar of the root, made when the cache has none of this recipe (about a minute, needs the mirror)."""
-    recipe = [SUITE, INCLUDE, REPOSITORY, APT_OPTIONS, DPKG_OPTIONS, SOURCES, POLICY, 1]
-    return cache.made_once("debian", recipe, _make)
+    return cache.made_once(recipe.name, recipe.key(), lambda work, result: _make(recipe, work, result))
 
 
-def unpack(destination: Path) -> None:
+def unpack(destination: Path, recipe: Recipe = BARE) -> None:
     """Unpack the root into the directory ``destination``, which may exist."""
-    tar = golden()
+    tar = golden(recipe)
     destination.mkdir(exist_ok=True)
     _run("tar", "-C", str(destination), "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xf", str(tar))
+
+
+def pack(root: Path, result: Path) -> None:
+    """The opposite of ``unpack``."""
+    _run("tar", "-C", str(root), "--xattrs", "--xattrs-include=*", "--numeric-owner", "-cf", str(result), ".")
 
 
 def chroot(root: Path, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -59,23 +98,35 @@ def chroot(root: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     return _run("chroot", str(root), *argv)
 
 
-def _make(work: Path, result: Path) -> None:
+def _make(recipe: Recipe, work: Path, result: Path) -> None:
     root = work / "root"
     try:
-        _bootstrap(root)
-        _fill_repository(root)
-        (root / "usr/sbin/policy-rc.d").write_text(POLICY)
-        (root / "usr/sbin/policy-rc.d").chmod(0o755)
-        (root / "etc/machine-id").write_text("")
-        (root / "etc/hostname").write_text("lab\n")
-        _run("tar", "-C", str(root), "--xattrs", "--xattrs-include=*", "--numeric-owner", "-cf", str(result), ".")
+        _bootstrap(root, recipe.include)
+        _fill_repository(root, recipe.repository)
+        _write_files(root, recipe)
+        if recipe.finish:
+            recipe.finish(root)
+        pack(root, result)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _bootstrap(root: Path) -> None:
+def _write_files(root: Path, recipe: Recipe) -> None:
+    for name, (mode, text) in recipe.files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+    for unit in recipe.masked:
+        link = root / "etc/systemd/system" / unit
+        link.unlink(missing_ok=True)
+        link.symlink_to("/dev/null")
+
+
+def _bootstrap(root: Path, include: tuple[str, ...]) -> None:
     options = [f"--aptopt={option}" for option in APT_OPTIONS] + [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
-    mode = ["--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(INCLUDE)}"]
+    mode = ["--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(include)}"]
     _run("mmdebstrap", *mode, *options, SUITE, str(root), *_mirrors())
 
 
@@ -87,10 +138,10 @@ def _mirrors() -> list[str]:
     return [f"deb {uri} {release} main" for _, uri, release in (line.split() for line in lines)]
 
 
-def _fill_repository(root: Path) -> None:
+def _fill_repository(root: Path, packages: tuple[str, ...]) -> None:
     """Download the packages with what they depend on, and make /debs the only source."""
     chroot(root, "apt-get", "-qq", "update")
-    chroot(root, "apt-get", "-qq", "-y", "--download-only", "install", *REPOSITORY)
+    chroot(root, "apt-get", "-qq", "-y", "--download-only", "install", *packages)
     repository = root / "debs"
     repository.mkdir()
     for deb in (root / "var/cache/apt/archives").glob("*.deb"):

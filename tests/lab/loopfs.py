@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tests.lab.errors import LabError as LabError
 from tests.lab.sessions import detach, mounts_below, unmount
 
 FSTYPES = ("ext4", "xfs", "btrfs")
@@ -19,10 +20,6 @@ MKFS = {
 }
 PACKAGE = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 GIB = 1 << 30
-
-
-class LabError(Exception):
-    """The lab could not be set up: this is not a failed test."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+
+from tests.lab import cgroups
 
 PREFIX = "snapbreaker-lab-"
 MNT_DETACH = 2
@@ -45,23 +48,40 @@ def open_session(base: Path | None = None) -> Path:
 
 
 def sweep() -> list[Path]:
-    """Unmount, detach and remove whatever sessions left whose process is gone. Returns their directories."""
+    """Kill, unmount, detach and remove whatever sessions left whose process is gone. Returns their directories."""
+    for cgroup in cgroups.named(PREFIX):
+        if _is_dead(cgroup.name):
+            _remove_cgroup(cgroup)
     dead = []
     for base in (Path("/dev/shm"), Path("/var/tmp")):
         for directory in base.glob(PREFIX + "*"):
-            pid, _, started = directory.name.removeprefix(PREFIX).partition("-")
-            if pid.isdigit() and start_time(int(pid)) != started:
+            if _is_dead(directory.name):
                 close_session(directory)
                 dead.append(directory)
     return dead
 
 
 def close_session(directory: Path) -> None:
+    # Containers first: they hold the mounts. Nothing else has a cgroup of that name.
+    for cgroup in cgroups.named(directory.name + "."):
+        _remove_cgroup(cgroup)
     for mountpoint in mounts_below(directory):
         unmount(mountpoint)
     for image in directory.glob("*.img"):
         detach(image)
-    shutil.rmtree(directory)
+    with contextlib.suppress(FileNotFoundError):  # another session sweeps the same one
+        shutil.rmtree(directory)
+
+
+def _is_dead(name: str) -> bool:
+    """Whether the process is gone whose session this is, by the name of its directory or of a cgroup of it."""
+    pid, _, started = name.partition(".")[0].removeprefix(PREFIX).partition("-")
+    return pid.isdigit() and start_time(int(pid)) != started
+
+
+def _remove_cgroup(cgroup: Path) -> None:
+    cgroups.kill(cgroup)
+    cgroups.remove(cgroup)
 
 
 def mounts_below(directory: Path) -> list[str]:

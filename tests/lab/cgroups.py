@@ -1,0 +1,84 @@
+"""cgroups of the lab's containers: below the root of the machine's cgroup2, wherever that is mounted."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cache
+from pathlib import Path
+
+from tests.lab.errors import LabError
+
+
+@cache
+def base() -> Path:
+    """Where cgroup2 is mounted: ``/sys/fs/cgroup``, or beside cgroup v1 hierarchies."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[fields.index("-") + 1] == "cgroup2":
+            return Path(fields[4])
+    raise LabError("no cgroup2 is mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+
+
+def missing() -> str:
+    """What keeps this machine from running containers in cgroups of their own, with the remedy."""
+    try:
+        directory = base()
+    except LabError as error:
+        return str(error)
+    if not os.access(directory, os.W_OK):
+        return f"{directory} cannot be written to: run the tests where cgroup2 is mounted read-write"
+    return ""
+
+
+def create(name: str) -> Path:
+    cgroup = base() / name
+    cgroup.mkdir()
+    return cgroup
+
+
+def named(prefix: str) -> list[Path]:
+    """The lab's cgroups whose name begins with ``prefix``."""
+    try:
+        return sorted(base().glob(f"{prefix}*"))
+    except LabError:
+        return []
+
+
+def populated(cgroup: Path) -> bool:
+    """Whether a process is in it or below; False when it does not exist."""
+    try:
+        return "populated 1" in (cgroup / "cgroup.events").read_text()
+    except OSError:
+        return False
+
+
+def kill(cgroup: Path) -> None:
+    """SIGKILL all in ``cgroup`` and below, and wait until they are gone; fine when it does not exist.
+
+    Frozen ones too (cgroup.kill thaws nothing, but a fatal signal passes the freezer).
+    """
+    deadline = time.monotonic() + 20
+    while populated(cgroup):
+        if time.monotonic() > deadline:
+            raise LabError(f"processes in {cgroup} survive SIGKILL")
+        try:
+            (cgroup / "cgroup.kill").write_text("1")
+        except FileNotFoundError:
+            return
+        time.sleep(0.005)
+
+
+def remove(cgroup: Path) -> None:
+    """Remove an empty ``cgroup`` with all below it. LabError when one stays busy."""
+    deadline = time.monotonic() + 5
+    while cgroup.exists():
+        try:
+            for directory, _names, _files in os.walk(cgroup, topdown=False):
+                os.rmdir(directory)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise LabError(f"{cgroup} cannot be removed: {error}") from error
+            time.sleep(0.01)

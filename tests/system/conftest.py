@@ -1,0 +1,68 @@
+"""Fixtures of the tier that works on whole machines: a booted Debian, on each filesystem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.lab import cgroups, disk, loopfs, sessions
+from tests.lab.machine import Machine
+
+
+class MakeMachine(Protocol):
+    def __call__(self, fstype: str, name: str = ...) -> Machine: ...
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Path]:
+    """This session's own directory for disks and mounts."""
+    directory = sessions.open_session()
+    yield directory
+    sessions.close_session(directory)
+
+
+@pytest.fixture
+def make_machine(request: pytest.FixtureRequest) -> Iterator[MakeMachine]:
+    """A factory of machines that are not booted and live as long as the test: ``make_machine("xfs").boot()``."""
+    made: list[Machine] = []
+
+    def make(fstype: str, name: str = "") -> Machine:
+        if reason := disk.missing(fstype) or cgroups.missing():
+            pytest.skip(reason)
+        made.append(Machine.create(fstype, request.getfixturevalue("lab"), name))
+        return made[-1]
+
+    yield make
+    left = [user for machine in reversed(made) for user in machine.close()]
+    assert not left, f"processes outside of the machine used its root: {left}"
+
+
+@pytest.fixture(params=loopfs.FSTYPES)
+def machine(request: pytest.FixtureRequest, make_machine: MakeMachine) -> Machine:
+    """A booted machine, once for each of ext4, xfs and btrfs."""
+    return booted(make_machine(request.param))
+
+
+@pytest.fixture
+def ext4_machine(make_machine: MakeMachine) -> Machine:
+    """A booted machine, for what does not depend on the filesystem."""
+    return booted(make_machine("ext4"))
+
+
+@pytest.fixture
+def btrfs_machine(make_machine: MakeMachine) -> Machine:
+    return booted(make_machine("btrfs"))
+
+
+@pytest.fixture
+def xfs_machine(make_machine: MakeMachine) -> Machine:
+    return booted(make_machine("xfs"))
+
+
+def booted(machine: Machine) -> Machine:
+    state = machine.boot()
+    assert state == "running", machine.run("systemctl", "list-units", "--failed", session=False).stdout
+    return machine
