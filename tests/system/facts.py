@@ -1,0 +1,77 @@
+"""What a machine says of itself by its own tools: the judge of packages, units, accounts and ports.
+
+Shares nothing with snapbreaker, which reads the same facts from files and from PID 1.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+
+from tests.lab.machine import Machine
+
+# What comes and goes by itself: logins, and what serves them.
+_LOGINS = re.compile(r"session-|user@|user-runtime-dir@|run-u|systemd-(hostnamed|timedated|localed)")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    packages: str
+    audit: str
+    holds: str
+    units: dict[str, str]
+    enabled: dict[str, str]
+    failed: str
+    users: str
+    groups: str
+    ports: list[str]
+
+    def differences(self, other: Facts) -> dict[str, object]:
+        """What ``other`` says otherwise."""
+        mine, theirs = asdict(self), asdict(other)
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+
+def facts(machine: Machine) -> Facts:
+    return Facts(
+        packages=said(machine, "dpkg-query", "-W", "-f", "${Package} ${Version} ${Status}\\n"),
+        audit=said(machine, "dpkg", "--audit"),
+        holds=said(machine, "apt-mark", "showhold"),
+        units=_units(said(machine, "systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager")),
+        enabled=_states(said(machine, "systemctl", "list-unit-files", "--no-legend", "--no-pager")),
+        failed=said(machine, "systemctl", "list-units", "--failed", "--no-legend"),
+        users=said(machine, "getent", "passwd"),
+        groups=said(machine, "getent", "group"),
+        ports=sorted(
+            " ".join(line.split()[i] for i in (0, 4)) for line in said(machine, "ss", "-Hlntu").splitlines()
+        ),
+    )
+
+
+def processes(machine: Machine) -> list[str]:
+    """Command lines of everything that is no part of a login, of this look, or of systemd's own helpers."""
+    listed = said(machine, "ps", "-eo", "unit,args", "--no-headers")
+    lines = [line.split(None, 1) for line in listed.splitlines()]
+    return sorted(f"{unit} {args}" for unit, args in lines if not _LOGINS.match(unit) and unit != "-")
+
+
+def said(machine: Machine, *argv: str) -> str:
+    result = machine.run(*argv, session=False)
+    assert result.returncode in (0, 1), result.stderr
+    return result.stdout
+
+
+def _units(listing: str) -> dict[str, str]:
+    """Services, sockets, timers and paths that are up or failed."""
+    found = {}
+    for line in listing.splitlines():
+        name, _load, active, _sub = line.split()[:4]
+        kind = name.rpartition(".")[2]
+        if kind in ("service", "socket", "timer", "path") and active in ("active", "failed"):
+            if not _LOGINS.match(name):
+                found[name] = active
+    return found
+
+
+def _states(listing: str) -> dict[str, str]:
+    return {line.split()[0]: line.split()[1] for line in listing.splitlines()}
