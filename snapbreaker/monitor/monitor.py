@@ -153,7 +153,10 @@ class Monitor:
         poll = select.poll()
         for fd, events in wanted.items():
             poll.register(fd, events)
-        return {fd for fd, _ in poll.poll(self._patience())}
+        ready = poll.poll(0)
+        while not ready and self.judge.prepare():
+            ready = poll.poll(0)
+        return {fd for fd, _ in ready or poll.poll(self._patience())}
 
     def _patience(self) -> float | None:
         """Milliseconds until a clock needs us."""
