@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
 from snapbreaker.backend import Stored, Volume
 from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.states import SETTLED, State, check_edge
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.proof import Proof

@@ -7,7 +7,6 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module
 from typing import NoReturn, TextIO
 
@@ -15,6 +14,7 @@ import click
 
 from snapbreaker import __version__
 from snapbreaker.checkpoint.store import Store
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.monitor.streams import fill_standard_descriptors

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from ctypes import c_int, c_ulong
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.libc import check, function
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4

@@ -9,9 +9,9 @@ import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NoReturn
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import (
     CheckpointError,
     CommandNotExecutable,
