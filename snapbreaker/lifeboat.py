@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from snapbreaker.linux.durable import write_file
@@ -25,7 +26,12 @@ KEY = "key"
 def needed(roots: Iterable[str]) -> bool:
     """Whether the scope ``roots`` holds any file that this process runs on."""
     prefixes = tuple(root.rstrip("/") + "/" for root in roots)
-    return any(os.path.realpath(path).startswith(prefixes) for path in [*_libraries(), *_modules().values()])
+    directory = cache(os.path.realpath)  # of hundreds of files in a few directories
+    for path in [*_libraries(), *_modules().values()]:
+        real = os.path.join(directory(os.path.dirname(path)), os.path.basename(path))
+        if (os.path.realpath(real) if os.path.islink(real) else real).startswith(prefixes):
+            return True
+    return False
 
 
 def prepare(store: Path) -> Path:
