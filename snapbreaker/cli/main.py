@@ -87,7 +87,7 @@ def launch() -> NoReturn:
     code = _code()
     _let_go(sys.stdout)
     _let_go(sys.stderr)
-    sys.exit(code)
+    os._exit(code)  # Python's own end takes each object apart, 15 ms after a run; nothing is left to do
 
 
 def _code() -> int:
