@@ -78,10 +78,9 @@ def _libraries() -> list[str]:
     found = set()
     with open("/proc/self/maps", "rb") as file:
         for line in file:
-            path = os.fsdecode(line.rstrip(b"\n").split(maxsplit=5)[5]) if line.count(b"/") else ""
-            if ".so" in os.path.basename(path) and os.path.isfile(path):
-                found.add(path)
-    return sorted(found)
+            if line.count(b"/"):
+                found.add(os.fsdecode(line.rstrip(b"\n").split(maxsplit=5)[5]))
+    return sorted(path for path in found if ".so" in os.path.basename(path) and os.path.isfile(path))
 
 
 def _modules() -> dict[str, str]:
