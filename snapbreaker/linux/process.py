@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from ctypes import c_int, c_ulong
+from functools import cache
 from typing import NamedTuple
 
 from snapbreaker.dataclass import dataclass
@@ -122,6 +123,7 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+@cache
 def boot_id() -> str:
     """Differs after every boot: pids and start times of another boot mean nothing."""
     return read_whole("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
