@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from snapbreaker import mounts, paths, roots, selection
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import SETTLED, State
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, Conflict, RestoreError, SnapbreakerError
 from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Change

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from snapbreaker.backend import Volume
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.linux.filesystems import Kind, filesystem_type, kind
