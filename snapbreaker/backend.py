@@ -7,10 +7,11 @@ backend what it *can* do (``capabilities``), never who it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Flag, auto
 from typing import Any, ClassVar
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.policy import Policy
 from snapbreaker.files.tree import Tree
 from snapbreaker.progress import Progress, silent

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from snapbreaker import lifeboat
 from snapbreaker.checkpoint import create
@@ -21,6 +21,7 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import Committed, commit
 from snapbreaker.conclude import Story, conclude
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import (
     CheckpointError,
     CommandNotExecutable,

@@ -8,9 +8,10 @@ those that others made or rotated; what the run itself made there moves into the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from snapbreaker.checkpoint.record import Record, VolumeRecord
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.entry import Aspect, Change
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.policy import PathClass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.commit import Committed
+from snapbreaker.dataclass import dataclass
 from snapbreaker.exits import Exit
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.systemd import SystemdError

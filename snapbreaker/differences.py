@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.entry import Aspect, Change
 from snapbreaker.files.proof import Proof

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from snapbreaker.checkpoint.states import State
+from snapbreaker.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from snapbreaker.linux.durable import write_file
@@ -36,7 +37,12 @@ _BOOT = """\
 def needed(roots: Iterable[str]) -> bool:
     """Whether the scope ``roots`` holds any file that this process runs on."""
     prefixes = tuple(root.rstrip("/") + "/" for root in roots)
-    return any(os.path.realpath(path).startswith(prefixes) for path in [*_libraries(), *_modules().values()])
+    directory = cache(os.path.realpath)  # of hundreds of files in a few directories
+    for path in [*_libraries(), *_modules().values()]:
+        real = os.path.join(directory(os.path.dirname(path)), os.path.basename(path))
+        if (os.path.realpath(real) if os.path.islink(real) else real).startswith(prefixes):
+            return True
+    return False
 
 
 def prepare(store: Path) -> Path:
@@ -84,10 +90,9 @@ def _libraries() -> list[str]:
     found = set()
     with open("/proc/self/maps", "rb") as file:
         for line in file:
-            path = os.fsdecode(line.rstrip(b"\n").split(maxsplit=5)[5]) if line.count(b"/") else ""
-            if ".so" in os.path.basename(path) and os.path.isfile(path):
-                found.add(path)
-    return sorted(found)
+            if line.count(b"/"):
+                found.add(os.fsdecode(line.rstrip(b"\n").split(maxsplit=5)[5]))
+    return sorted(path for path in found if ".so" in os.path.basename(path) and os.path.isfile(path))
 
 
 def _modules() -> dict[str, str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.entry import Change
 from snapbreaker.files.verify import Difference
 from snapbreaker.report.model import Changes, absolute

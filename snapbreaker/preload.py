@@ -7,6 +7,7 @@ already loaded it keeps; what it would have to load then is gone.
 from __future__ import annotations
 
 import codecs
+import gc
 import importlib
 from contextlib import suppress
 
@@ -48,3 +49,4 @@ def load(*more: str) -> None:
         raise RuntimeError("warm-up")
     except RuntimeError as error:
         importlib.import_module("traceback").format_exception(error)
+    gc.freeze()  # or a collection in a forked process makes a copy of each page that it looks at

@@ -16,10 +16,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FrameType
 
 from snapbreaker.checkpoint.owner import Owner
+from snapbreaker.dataclass import dataclass
 from snapbreaker.exits import Exit
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.linux.process import become_subreaper

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from snapbreaker import layout
 from snapbreaker.backend import Volume
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.linux.filesystems import Kind, filesystem_type, kind
@@ -55,13 +56,18 @@ class _Found:
 
 
 def discover(
-    scopes: Sequence[str], keep: Sequence[str] = (), excluded: Sequence[str] = (), system: bool = False
+    scopes: Sequence[str],
+    keep: Sequence[str] = (),
+    excluded: Sequence[str] = (),
+    keep_content: Sequence[str] = (),
+    *,
+    system: bool = False,
 ) -> Scope:
     """The volumes of the directories ``scopes``, outermost first.
 
     ``keep`` and ``excluded`` (records) are neither recorded nor touched; they may lie anywhere and need not exist.
-    The same holds for active swap files and what ``layout`` keeps inside a scope; of logs growth stays. Of the
-    ``system`` those filesystems are left out that do not hold it. Raises UsageError for a scope that is no
+    The same holds for active swap files and what ``layout`` keeps inside a scope; of ``keep_content`` and logs
+    growth stays. Of the ``system`` those filesystems are left out that do not hold it. Raises UsageError for a scope that is no
     directory, is the kernel's own (/proc, /sys …) or is kept as a whole, CheckpointError without /proc.
     """
     if "" in (*scopes, *keep):
@@ -83,7 +89,7 @@ def discover(
     found.sort(key=lambda volume: _order(volume.root))
     volumes = tuple(_volume(number, one, mounts) for number, one in enumerate(found))
     classes = [(path, PathClass.KEEP) for path in (*kept, *usual, *swaps)]
-    logs = [path for path in map(_place, layout.LOGS) if _is_inside(path, roots)]
+    logs = [*map(_place, keep_content), *(path for path in map(_place, layout.LOGS) if _is_inside(path, roots))]
     classes += [(path, PathClass.KEEP_CONTENT) for path in logs]
     return Scope(
         volumes,

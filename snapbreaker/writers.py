@@ -7,10 +7,10 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from snapbreaker.backend import Volume
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.linux.mountinfo import Mount, read_mounts
 from snapbreaker.linux.process import Identity, Process, pids, process

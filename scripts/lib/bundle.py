@@ -1,7 +1,8 @@
 """``bundle.py DEPENDENCIES OUT``: one executable zip file of snapbreaker, its backends and their dependencies.
 
 The bytes depend only on the sources and on the Python version that compiles them. Each module is there twice: as
-bytecode for this Python version, and as source, which zipimport takes when the version is another one.
+bytecode for this Python version, and as source, which zipimport takes when the version is another one. What every
+start reads is not compressed: that saves 10 ms of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 START = ROOT / "scripts/lib/bundle_start.py"
+# Without the environment's modules (-I). Where there is no Python: 70, since 127 says that the command is missing.
+HEAD = b"""#!/bin/sh
+command -v python3 >/dev/null || { echo 'snapbreaker: there is no python3 here' >&2; exit 70; }
+exec python3 -I "$0" "$@"
+"""
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
 LEFT_OUT_SUFFIXES = {".pyc", ".pyi", ".typed"}
 LEFT_OUT_NAMES = {"INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "python3"}
@@ -46,8 +52,8 @@ def bytecode(source: Path, name: str, scratch: Path) -> bytes:
 
 def write(target: Path, dependencies: Path, scratch: Path) -> None:
     with target.open("wb") as out:
-        out.write(b"#!/usr/bin/env python3\n")
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as bundle:
+        out.write(HEAD)
+        with zipfile.ZipFile(out, "w", compresslevel=9) as bundle:
             for name, path in files(dependencies).items():
                 bundle.writestr(entry(name), path.read_bytes())
                 if path.suffix == ".py" and name != "__main__.py":
@@ -57,7 +63,7 @@ def write(target: Path, dependencies: Path, scratch: Path) -> None:
 
 def entry(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED
+    info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(".py") else zipfile.ZIP_STORED
     info.external_attr = 0o100644 << 16
     return info
 

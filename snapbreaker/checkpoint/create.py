@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from snapbreaker import mounts, selection
 from snapbreaker.backend import Backend, Creation, Stored, Volume
@@ -17,6 +17,7 @@ from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.record import Meta, Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
 from snapbreaker.checkpoint.store import Store
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.files.proof import Proof
 from snapbreaker.linux.process import boot_id

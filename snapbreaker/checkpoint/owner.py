@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.process import Identity, boot_id, identify, is_alive
 
 

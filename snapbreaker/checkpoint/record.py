@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
 from snapbreaker.backend import Stored, Volume
 from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.states import SETTLED, State, check_edge
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.proof import Proof
@@ -128,12 +129,13 @@ class Record:
         """
         if self._unsaved is not None:
             return self._unsaved
-        if not os.path.isdir(self.path):
-            raise CheckpointError(
-                f"the record of checkpoint {self.id} is gone: {self.path}",
-                "without it nothing can be put back; what it kept lies in .snapbreaker at each filesystem's top",
-            )
         if not os.path.lexists(self.path / "state.json"):
+            if not os.path.isdir(self.path):
+                raise CheckpointError(
+                    f"the record of checkpoint {self.id} is gone: {self.path}",
+                    "without it nothing can be put back; "
+                    "what it kept lies in .snapbreaker at each filesystem's top",
+                )
             return {"state": State.CREATING, "time": 0.0, "owners": []}  # cut off in its first instant
         data = self._read("state.json")
         try:
@@ -195,7 +197,7 @@ class Record:
 
     def owned(self, besides: int = 0) -> bool:
         """Whether a process other than ``besides`` that works on this checkpoint is alive."""
-        return any(owner.pid != besides and owner.alive() for owner in _owners(self.status))
+        return _owned(self.status, besides)
 
     def is_of(self, pid: int) -> bool:
         """Whether the process ``pid``, dead or alive, works on it. Of a damaged record nobody does."""
@@ -206,10 +208,11 @@ class Record:
 
     def unfinished(self) -> bool:
         """Whether its owners died in the middle: `recover` has something to do."""
-        state = self.state
-        if self.owned():
+        status = self.status
+        state = State(status["state"])
+        if state in SETTLED and state is not State.READY:
             return False
-        return state not in SETTLED or (state is State.READY and self.meta.kind == "run")
+        return not _owned(status) and (state is not State.READY or self.meta.kind == "run")
 
     @property
     def pinned(self) -> bool:
@@ -251,6 +254,10 @@ class Record:
             f"checkpoint {self.id} is damaged: {self.path / name}: {why}",
             f"put the file back from a backup, or give up what it could undo: checkpoint delete --force {self.id}",
         )
+
+
+def _owned(status: dict[str, Any], besides: int = 0) -> bool:
+    return any(owner.pid != besides and owner.alive() for owner in _owners(status))
 
 
 def _owners(status: dict[str, Any]) -> list[Owner]:

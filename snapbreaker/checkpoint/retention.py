@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 
 DISPENSABLE = frozenset({State.COMMITTED, State.ROLLED_BACK, State.READY})

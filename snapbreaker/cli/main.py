@@ -7,7 +7,6 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module
 from typing import NoReturn, TextIO
 
@@ -15,6 +14,7 @@ import click
 
 from snapbreaker import __version__
 from snapbreaker.checkpoint.store import Store
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.monitor.streams import fill_standard_descriptors
@@ -88,7 +88,7 @@ def launch() -> NoReturn:
     code = _code()
     _let_go(sys.stdout)
     _let_go(sys.stderr)
-    sys.exit(code)
+    os._exit(code)  # Python's own end takes each object apart, 15 ms after a run; nothing is left to do
 
 
 def _code() -> int:

@@ -114,7 +114,7 @@ def _facts(rule: Rule) -> dict[str, Any]:
     return {
         "rule": rule.full_name,
         "type": rule.type,
-        "pattern": rule.pattern.pattern,
+        "pattern": rule.source,
         "reason": rule.reason,
         "link": rule.link,
     }

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.entry import Aspect, Change, Details, Entry
 from snapbreaker.files.tree import Tree, sort_key
 from snapbreaker.linux.inode import FLAG_NOCOW

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+from snapbreaker.dataclass import dataclass
 
 # CLOCK_REALTIME_COARSE: the clock of inode times before Linux 6.13; its resolution is one tick (clock_getres(2)).
 _COARSE = 5

@@ -10,8 +10,8 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import RestoreError
 from snapbreaker.files import changeset, ops
 from snapbreaker.files.changeset import ABSENT, Kind, Record, fingerprint

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Self
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.entry import Details, Entry
 
 

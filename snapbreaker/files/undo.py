@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import changeset, ops
 from snapbreaker.files.changeset import ABSENT, Kind, Record, fingerprint

@@ -6,8 +6,8 @@ import os
 import stat
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Aspect, Change, Details, Entry
 from snapbreaker.files.policy import Policy

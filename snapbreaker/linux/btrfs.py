@@ -11,8 +11,8 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.ioctl import io, ior, iow, iowr
 
 ROOT_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the inode of every subvolume's top directory

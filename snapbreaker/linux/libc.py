@@ -78,11 +78,16 @@ def function(name: str, *arguments: Any, result: Any = ctypes.c_int) -> Callable
 
 def system_call(name: str, *arguments: Any) -> Callable[..., int]:
     """A system call that the C library has no wrapper for; ENOSYS where its number is not known for certain."""
-    if os.uname().machine not in _COMMON_NUMBERS:
+    number = system_call_number(name)
+    if number is None:
         return _missing
-    number = _NUMBERS[name]
     raw = function("syscall", ctypes.c_long, *arguments, result=ctypes.c_long)
     return functools.partial(raw, number)
+
+
+def system_call_number(name: str) -> int | None:
+    """The number on this machine; None where it is not known for certain."""
+    return _NUMBERS[name] if os.uname().machine in _COMMON_NUMBERS else None
 
 
 def _missing(*_: object) -> int:

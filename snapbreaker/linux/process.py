@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from ctypes import c_int, c_ulong
-from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.libc import check, function
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
@@ -122,6 +123,7 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+@cache
 def boot_id() -> str:
     """Differs after every boot: pids and start times of another boot mean nothing.
 

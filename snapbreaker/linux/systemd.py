@@ -12,11 +12,11 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Self
 
 from jeepney import DBusAddress, HeaderFields, Message, MessageType, Parser, new_method_call
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import SnapbreakerError
 
 SOCKET = "/run/systemd/private"

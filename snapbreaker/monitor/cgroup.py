@@ -11,8 +11,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.process import cgroup_of, read_whole
 from snapbreaker.linux.sched import Scheduling, put_back, put_first

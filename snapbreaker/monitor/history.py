@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.issue import Issue
 from snapbreaker.monitor.lines import Block, Line, decode
 

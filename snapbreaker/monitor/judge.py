@@ -40,6 +40,10 @@ class Judge:
         """How many lines each source has completed."""
         return {name: stream.reader.number - 1 for name, stream in self._streams.items()}
 
+    def prepare(self) -> bool:
+        """Do a part (less than a millisecond) of what the first lines would wait for; False when all is done."""
+        return self._rules.prepare()
+
     def feed(self, source: str, data: bytes) -> list[Issue]:
         """Judge the lines that ``data`` completes."""
         stream = self._stream(source)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from snapbreaker.dataclass import dataclass
 
 BLOCK = 64 * 1024  # octets looked at in one go; a partial line longer than this is judged in pieces
 PIECE = 8 * 1024  # octets of one judged text: bounds what a slow pattern can cost

@@ -35,6 +35,7 @@ LINGER = 1.0
 LINGER_LIMIT = 10.0
 _DRAIN = 1 << 20  # octets taken at most from a source that is being emptied
 _PATIENCE = 1.0  # seconds that a reader of ours may take nothing before a halted run drops the rest
+_BREATH = 2  # milliseconds without output until rules are prepared, one after the other: the command comes first
 _CONTEXT = 10  # lines before and after
 
 
@@ -153,7 +154,11 @@ class Monitor:
         poll = select.poll()
         for fd, events in wanted.items():
             poll.register(fd, events)
-        return {fd for fd, _ in poll.poll(self._patience())}
+        patience = self._patience()
+        ready = poll.poll(_BREATH if patience is None else min(patience, _BREATH))
+        if not ready and not self.judge.prepare():
+            ready = poll.poll(self._patience())
+        return {fd for fd, _ in ready}
 
     def _patience(self) -> float | None:
         """Milliseconds until a clock needs us."""

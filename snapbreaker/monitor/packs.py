@@ -1,12 +1,16 @@
-"""Rule packs: read strictly from TOML, chosen for a command. ``docs/rules.md`` documents the format."""
+"""Rule packs: read strictly from TOML, chosen for a command. ``docs/rules.md`` documents the format.
+
+Of the packs that come with snapbreaker a run reads those that it uses, and does not compile their patterns to see
+whether they are right: tests/unit/test_rules.py does. That is most of what a run would need of a processor.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,10 @@ from snapbreaker.errors import UsageError
 from snapbreaker.monitor import patterns
 from snapbreaker.monitor.prefilter import words_of
 from snapbreaker.monitor.programs import programs_of
-from snapbreaker.monitor.rule import Pack, Rule, RuleType
+from snapbreaker.monitor.rule import Pack, Rule, RuleType, compiled
 
 DEFAULT = "default"
+BUILT_IN = ("apt", DEFAULT)  # snapbreaker/rules/NAME.toml
 
 _FLAGS = {"ascii": re.ASCII, "ignorecase": re.IGNORECASE, "verbose": re.VERBOSE}
 _REASONS = {
@@ -49,10 +54,26 @@ class _Bad(Exception):
 @cache
 def builtin_packs() -> Mapping[str, Pack]:
     """Every pack that comes with snapbreaker, by name. Read once."""
-    folder = resources.files("snapbreaker") / "rules"
-    files = sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name)
-    packs = [parse_pack(item.read_text("utf-8"), item.name, item.name.removesuffix(".toml")) for item in files]
-    return {pack.name: pack for pack in packs}
+    return {name: _builtin_pack(name) for name in BUILT_IN}
+
+
+@cache
+def _builtin_pack(name: str) -> Pack:
+    return parse_pack(builtin_text(name), f"{name}.toml", name, checked=True)
+
+
+@cache
+def _builtin_commands(name: str) -> frozenset[str]:
+    """For which programs the pack is chosen: told before its first rule."""
+    about = tomllib.loads(builtin_text(name).partition("\n[[rule]]")[0])
+    return frozenset(about.get("pack", {}).get("commands", ()))
+
+
+@cache
+def builtin_text(name: str) -> str:
+    found = pkgutil.get_data("snapbreaker", f"rules/{name}.toml")  # also from a zip file
+    assert found is not None
+    return found.decode()
 
 
 def select_packs(argv: Sequence[str], files: Sequence[Path], profiles: Sequence[str]) -> list[Pack]:
@@ -62,15 +83,14 @@ def select_packs(argv: Sequence[str], files: Sequence[Path], profiles: Sequence[
 
     Raises UsageError for an unknown profile and for a file that is missing or bad.
     """
-    known = builtin_packs()
-    commands = {command for pack in known.values() for command in pack.commands}
-    programs = programs_of(argv, commands)
-    chosen = [name for name, pack in sorted(known.items()) if pack.commands & programs and name not in profiles]
+    commands = {name: _builtin_commands(name) for name in BUILT_IN}
+    programs = programs_of(argv, frozenset[str]().union(*commands.values()))
+    chosen = [name for name in BUILT_IN if commands[name] & programs and name not in profiles]
     for name in profiles:
-        if name not in known:
-            raise UsageError(f"there is no rule pack {name!r}", "there are: " + ", ".join(known))
+        if name not in BUILT_IN:
+            raise UsageError(f"there is no rule pack {name!r}", "there are: " + ", ".join(BUILT_IN))
     names = dict.fromkeys([DEFAULT, *chosen, *profiles])
-    return [*(known[name] for name in names), *(load_pack(path) for path in files)]
+    return [*map(_builtin_pack, names), *map(load_pack, files)]
 
 
 def load_pack(path: Path) -> Pack:
@@ -83,8 +103,11 @@ def load_pack(path: Path) -> Pack:
     return parse_pack(text, str(path), path.stem)
 
 
-def parse_pack(text: str, origin: str, name: str) -> Pack:
-    """The pack in TOML ``text``; ``origin`` names it in errors, ``name`` is its name unless it has one."""
+def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> Pack:
+    """The pack in TOML ``text``; ``origin`` names it in errors, ``name`` is its name unless it has one.
+
+    ``checked``: its patterns are known to be good.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -99,7 +122,7 @@ def parse_pack(text: str, origin: str, name: str) -> Pack:
         raise UsageError(f"{origin}: {error}") from None
     for index, table in enumerate(data.get("rule", [])):
         try:
-            rules.append(_rule(table, name, {rule.name for rule in rules}))
+            rules.append(_rule(table, name, {rule.name for rule in rules}, checked))
         except _Bad as error:
             where = (
                 f"rule {table['name']!r}" if isinstance(table, dict) and "name" in table else f"rule {index + 1}"
@@ -109,7 +132,7 @@ def parse_pack(text: str, origin: str, name: str) -> Pack:
     return Pack(name, origin, tuple(rules), commands, about.get("description", ""))
 
 
-def _rule(table: Any, pack: str, taken: set[str]) -> Rule:
+def _rule(table: Any, pack: str, taken: set[str], checked: bool) -> Rule:
     _check_keys(table, _RULE_KEYS)
     name, rule_type, pattern = (_needed(table, key) for key in ("name", "type", "pattern"))
     if name in taken:
@@ -117,15 +140,18 @@ def _rule(table: Any, pack: str, taken: set[str]) -> Rule:
     if rule_type not in list(RuleType):
         raise _Bad(f"unknown type {rule_type!r}; there are: " + ", ".join(RuleType))
     kind = RuleType(rule_type)
-    compiled = _compiled(pattern, table.get("flags", []), kind)
+    flags = _flags(table.get("flags", []))
+    if not checked:
+        _check_pattern(pattern, flags, kind)
     if kind in (RuleType.ALLOW, RuleType.MASK) and not table.get("reason", "").strip():
         raise _Bad(f"an {kind} rule needs a reason" if kind is RuleType.ALLOW else f"a {kind} rule needs a reason")
-    words, literals = _needles(table, compiled) if kind.trips else (frozenset[bytes](), frozenset[bytes]())
+    words, literals = _needles(table, pattern, flags) if kind.trips else (frozenset[bytes](), frozenset[bytes]())
     return Rule(
         pack,
         name,
         kind,
-        compiled,
+        pattern,
+        flags,
         table.get("reason") or _REASONS[kind],
         words,
         literals,
@@ -134,32 +160,35 @@ def _rule(table: Any, pack: str, taken: set[str]) -> Rule:
     )
 
 
-def _compiled(pattern: str, flag_names: Sequence[str], kind: RuleType) -> re.Pattern[str]:
+def _flags(names: Sequence[str]) -> int:
     flags = 0
-    for flag in flag_names:
-        if flag not in _FLAGS:
-            raise _Bad(f"unknown flag {flag!r}; there are: " + ", ".join(_FLAGS))
-        flags |= _FLAGS[flag]
+    for name in names:
+        if name not in _FLAGS:
+            raise _Bad(f"unknown flag {name!r}; there are: " + ", ".join(_FLAGS))
+        flags |= _FLAGS[name]
+    return flags
+
+
+def _check_pattern(pattern: str, flags: int, kind: RuleType) -> None:
     try:
-        compiled = re.compile(pattern, flags)
+        matched = compiled(pattern, flags).search("")
         why = patterns.runaway(pattern, flags, anchored=kind.whole_line)
     except (re.error, OverflowError, RecursionError) as error:
         raise _Bad(f"bad pattern: {error}") from None
     if why:
         raise _Bad(f"bad pattern: {why}")
-    if compiled.search("") and not kind.whole_line:
+    if matched and not kind.whole_line:
         raise _Bad("bad pattern: it matches an empty line, so it would match every line")
-    return compiled
 
 
-def _needles(table: Mapping[str, Any], pattern: re.Pattern[str]) -> tuple[frozenset[bytes], frozenset[bytes]]:
+def _needles(table: Mapping[str, Any], pattern: str, flags: int) -> tuple[frozenset[bytes], frozenset[bytes]]:
     """The prefilter of an issue rule: as given, else what the pattern itself tells (maybe nothing)."""
     words = frozenset(words_of(phrase) for phrase in table.get("words", []))
     literals = [literal.lower() for literal in table.get("literals", [])]
     if b"" in words or "" in literals:
         raise _Bad("a word or literal without a letter or digit finds nothing; leave it out")
     if not words and not literals:
-        literals = list(patterns.needles(pattern.pattern, pattern.flags) or ())
+        literals = list(patterns.needles(pattern, flags) or ())
     if not all(literal.isascii() for literal in literals):
         raise _Bad("a literal must be ASCII, since it is compared without regard to case")
     return words, frozenset(literal.encode() for literal in literals)

@@ -15,9 +15,10 @@ import signal
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.linux.pidfd import send_signal
 from snapbreaker.linux.process import (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.issue import IssueType
 
 
@@ -31,23 +32,35 @@ class RuleType(StrEnum):
         return self in (RuleType.ALLOW, RuleType.EXPECT)
 
 
+@cache
+def compiled(source: str, flags: int) -> re.Pattern[str]:
+    """As ``re.compile``, whose own cache forgets. Raises re.error, OverflowError, RecursionError."""
+    return re.compile(source, flags)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One pattern with its meaning.
 
     ``phrases`` of whole words, as ``words_of`` makes them, and ``literals``, which may lie inside a longer word,
-    are the prefilter: a line with none of them is not tried. Both empty: every line is.
+    are the prefilter: a line with none of them is not tried. Both empty: every line is. ``source`` and ``flags``
+    are the pattern's, which is compiled when it is first wanted.
     """
 
     pack: str
     name: str
     type: RuleType
-    pattern: re.Pattern[str]
+    source: str
+    flags: int
     reason: str
     phrases: frozenset[bytes] = frozenset()
     literals: frozenset[bytes] = frozenset()
     link: str = ""
     examples: tuple[str, ...] = ()
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        return compiled(self.source, self.flags)
 
     @property
     def full_name(self) -> str:

@@ -27,6 +27,7 @@ class RuleSet:
         self.packs = tuple(packs)
         self._layers = tuple(_Layer(pack) for pack in reversed(self.packs))
         issues = [rule for pack in self.packs for rule in pack.rules if rule.type.trips]
+        self._unprepared = iter(self.rules)
         self.always = any(not rule.needles for rule in issues)
         self.prefilter = Prefilter(
             (phrase for rule in issues for phrase in rule.phrases),
@@ -46,6 +47,11 @@ class RuleSet:
     def rules(self) -> tuple[Rule, ...]:
         """All rules, those with the highest precedence first."""
         return tuple(rule for pack in reversed(self.packs) for rule in pack.rules)
+
+    def prepare(self) -> bool:
+        """Compile one more pattern before it is wanted; False when all are. Patterns are compiled when idle."""
+        rule = next(self._unprepared, None)
+        return rule is not None and bool(rule.pattern)
 
     def judge(self, text: str, needles: set[bytes]) -> Rule | None:
         """The issue rule that ``text`` trips, or None. ``needles`` are those of the prefilter that it holds."""

@@ -9,9 +9,9 @@ import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NoReturn
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import (
     CheckpointError,
     CommandNotExecutable,
@@ -19,6 +19,7 @@ from snapbreaker.errors import (
     SnapbreakerError,
     UsageError,
 )
+from snapbreaker.linux.fork import fork_into
 from snapbreaker.monitor.process_tree import MARKER, ProcessTree
 
 _FAILURE = struct.Struct("=ci")  # stage, errno
@@ -133,13 +134,17 @@ def spawn(
     env = dict(command.env) | {MARKER: tree.run_id}
     report_read, report = os.pipe()
     go, go_write = os.pipe()
-    procs = tree.cgroup.open_procs() if tree.cgroup else -1
+    procs = enter = tree.cgroup.open_procs() if tree.cgroup else -1
     ours = _private_descriptors()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        pid = os.fork()
+        pid = fork_into(tree.cgroup.fd) if tree.cgroup else None
+        if pid is None:
+            pid = os.fork()
+        else:
+            enter = -1
         if pid == 0:
-            _become(command, env, stdio, _Child(report, go, procs, ours, ignored))
+            _become(command, env, stdio, _Child(report, go, enter, ours, ignored))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for fd in (report, go, procs):
@@ -170,7 +175,7 @@ def spawn(
 class _Child:
     report: int
     go: int
-    procs: int
+    procs: int  # written to by a child that is not in its cgroup yet, else -1
     ours: tuple[int, ...]
     ignored: frozenset[int]
 

@@ -9,8 +9,9 @@ import struct
 import termios
 import tty
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+from snapbreaker.dataclass import dataclass
 
 _DEFAULT_SIZE = struct.pack("HHHH", 24, 80, 0, 0)
 _ISIG_CHARACTERS = {termios.VINTR: signal.SIGINT, termios.VQUIT: signal.SIGQUIT, termios.VSUSP: signal.SIGTSTP}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.issue import Issue
 from snapbreaker.monitor.lines import Line
 from snapbreaker.monitor.process_tree import FreezeReport, KillReport

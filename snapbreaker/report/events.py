@@ -7,9 +7,10 @@ Strings follow the report's rule for bytes that are not UTF-8: a lone surrogate 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, ClassVar, Self
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.issue import Issue
 

@@ -8,10 +8,11 @@ Times are seconds since the epoch, durations seconds, sizes bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.entry import Aspect, Change
 from snapbreaker.issue import Issue

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import types
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.report.events import KINDS, Event
 
 ENVELOPE: dict[str, tuple[type, str]] = {

@@ -7,9 +7,10 @@ are SGR codes (console_codes(4)) of its own, and the alarm is red even where a l
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TextIO
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.report import plan
 from snapbreaker.report.model import CheckpointStatus, Outcome, PathNote, Report
 from snapbreaker.report.phrases import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.entry import Change
 from snapbreaker.linux.process import pids, process
 from snapbreaker.system.owners import unit_of

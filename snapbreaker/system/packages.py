@@ -9,8 +9,8 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 
 DATABASE = "/var/lib/dpkg"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.linux import systemd
 from snapbreaker.paths import is_below, relative

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from snapbreaker.checkpoint.record import Record
+from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.files.entry import Change
 from snapbreaker.linux.systemd import Manager, booted

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.durable import read_json, write_json
 from snapbreaker.linux.process import boot_id
 from snapbreaker.system import accounts, packages, runtime_units, sockets, units

@@ -9,8 +9,8 @@ import signal
 import stat
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.pidfd import send_signal
 from snapbreaker.linux.process import Process, has_environment, is_alive, process, processes
 from snapbreaker.monitor.process_tree import MARKER

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.system.state import AFTER, BEFORE, VOLATILE, Changed, SystemState, Table, compare
 
 

@@ -1,4 +1,4 @@
-"""`scripts/bench [halt|rollback|checkpoint]…`: prints a Markdown section for each."""
+"""`scripts/bench [halt|overhead|rollback|checkpoint]…`: prints a Markdown section for each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-from tests.bench import checkpoint, halt, rollback
+from tests.bench import checkpoint, halt, overhead, rollback
 from tests.lab import sessions
 
 PLACES = {"memory": Path("/dev/shm"), "disk": Path("/var/tmp")}
-BENCHES = {"halt": halt, "rollback": rollback, "checkpoint": checkpoint}
+ROUNDS = {"halt": 100, "overhead": 30}
+BENCHES = {"halt": halt, "overhead": overhead, "rollback": rollback, "checkpoint": checkpoint}
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="bench", required=True)
     for name, module in BENCHES.items():
         verb = verbs.add_parser(name, help=(module.__doc__ or "").partition(": ")[2].strip())
-        verb.add_argument("--rounds", type=int, default=100 if name == "halt" else 3)
+        verb.add_argument("--rounds", type=int, default=ROUNDS.get(name, 3))
         verb.add_argument("--cache", choices=("warm", "cold"), default="warm", help="page cache before each round")
         verb.add_argument("--images", choices=sorted(PLACES), default="memory", help="where the filesystems lie")
         module.arguments(verb)

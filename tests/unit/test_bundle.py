@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -52,6 +53,14 @@ def test_runs_alone_and_starts_quickly(bundle: Path) -> None:
     assert min(seconds) < 0.5
     executed = subprocess.run([bundle, "--version"], capture_output=True, text=True)
     assert executed.stdout == done.stdout
+
+
+def test_the_environment_has_no_say_and_without_python_it_ends_with_70(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit(1)")
+    poisoned = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    assert subprocess.run([bundle, "--version"], env=poisoned, stdout=subprocess.DEVNULL).returncode == 0
+    without = subprocess.run(["/bin/sh", bundle], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert (without.returncode, without.stderr) == (70, "snapbreaker: there is no python3 here\n")
 
 
 def test_same_sources_give_the_same_bytes(bundle: Path, tmp_path: Path) -> None:

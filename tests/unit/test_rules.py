@@ -10,8 +10,9 @@ import pytest
 
 from snapbreaker.errors import UsageError
 from snapbreaker.issue import IssueType
+from snapbreaker.monitor import packs
 from snapbreaker.monitor.judge import Judge, check_log
-from snapbreaker.monitor.packs import builtin_packs, load_pack, parse_pack
+from snapbreaker.monitor.packs import BUILT_IN, builtin_packs, builtin_text, load_pack, parse_pack
 from snapbreaker.monitor.rule import Rule
 from snapbreaker.monitor.rules import RuleSet
 
@@ -44,6 +45,14 @@ def test_examples_trip_their_rule_through_the_prefilter(rule: Rule) -> None:
         needles = rules.prefilter.needles(example.encode())
         assert not rule.needles or rule.needles & needles, example
         assert rules.judge(example, needles) is not None, example
+
+
+def test_every_builtin_pack_is_one_and_is_right() -> None:
+    folder = Path(packs.__file__).parents[1] / "rules"
+    assert [path.stem for path in sorted(folder.glob("*.toml"))] == list(BUILT_IN)
+    for name, pack in builtin_packs().items():
+        assert parse_pack(builtin_text(name), pack.origin, name) == pack  # raises UsageError for a bad pattern
+        assert name == packs.DEFAULT or RuleSet.for_command([min(pack.commands)]).packs[-1] == pack
 
 
 @pytest.mark.parametrize("rule", BUILTIN, ids=lambda rule: rule.full_name)

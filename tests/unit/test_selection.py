@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -101,3 +103,20 @@ def test_built_in_backends_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"btrfs", "filecopy"} <= set(selection.names())
     for name in selection.names():
         assert selection.load(name).name == name
+
+
+@pytest.mark.parametrize("info", ["thing-1.dist-info", "thing.egg-info"])
+def test_a_backend_of_an_installed_package_is_found(
+    info: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, group in ((info, selection.ENTRY_POINTS), ("other-1.dist-info", "console_scripts")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1\n")
+        (tmp_path / name / "entry_points.txt").write_text(f"[{group}]\nmine = {__name__}:Willing\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "none"), str(tmp_path)])
+    selection._installed.cache_clear()
+    try:
+        assert "mine" in selection.names()
+        assert isinstance(selection.load("mine"), Willing)
+    finally:
+        selection._installed.cache_clear()
