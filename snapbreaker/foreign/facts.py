@@ -82,9 +82,9 @@ class Facts:
     def begin(self, **facts: Any) -> None:
         self._append({"format": FORMAT, **facts})
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, unjudged: int = 0) -> None:
         """The last line. ``reason`` says why it is not all, empty when it is."""
-        self._append({"end": self.failure or reason})
+        self._append({"end": self.failure or reason, "unjudged": unjudged})
 
     def _append_foreign(self, inode: Inode, generation: int, origin: Origin) -> None:
         self._append({"foreign": [*inode, generation], **asdict(origin)})

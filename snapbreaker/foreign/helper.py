@@ -41,6 +41,7 @@ class Helper:
         self._poll = select.poll()
         self._poll.register(group, select.POLLIN)
         self._lost = 0
+        self._unjudged = 0
         self._failed = 0  # in a row
 
     def serve(self) -> None:
@@ -61,7 +62,7 @@ class Helper:
         if self._lost and not reason:
             reason = f"{self._lost} writes could not be looked at"
         ancestry.close()
-        self._facts.end(reason)
+        self._facts.end(reason, self._unjudged)
 
     def take(self) -> int:
         """Handle one batch; how many events it held.
@@ -97,6 +98,7 @@ class Helper:
     def _note(self, event: Event, judgement: Judgement) -> None:
         if judgement.verdict is Verdict.OWN:
             return
+        self._unjudged += judgement.verdict is Verdict.UNKNOWN
         facts = os.fstat(event.fd)
         if facts.st_nlink == 0:
             return

@@ -21,13 +21,15 @@ class ForeignWrites:
 
     ``foreign_only``: by nobody but others; ``shared``: by the run too, or by somebody who was gone before he could
     be told. Both are known by the *regular file* that has the inode now. ``complete``: nothing was missed from the
-    start of the command to the end of the watch; else ``reason`` says why not.
+    start of the command to the end of the watch; else ``reason`` says why not. ``unjudged``: how often a file was
+    closed by somebody who was gone before he could be told, and so counts as of the run.
     """
 
     foreign_only: dict[Inode, Origin] = field(default_factory=dict)
     shared: dict[Inode, Origin] = field(default_factory=dict)
     complete: bool = False
     reason: str = ""
+    unjudged: int = 0
 
 
 def read(record: Path, wait: float = 0.5) -> ForeignWrites:
@@ -92,6 +94,7 @@ def _gathered(lines: list[dict[str, Any]]) -> ForeignWrites:
             where = found.shared if inode in found.shared else found.foreign_only
             where[inode] = Origin(**fact)
     found.reason = _reason(lines)
+    found.unjudged = lines[-1].get("unjudged", 0)
     found.complete = not found.reason
     return found
 

@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from snapbreaker.foreign.log import ForeignWrites, read
+from snapbreaker.linux.proc_events import ForkEvents
 from snapbreaker.monitor.cgroup import Hierarchy
 from snapbreaker.monitor.process_tree import MARKER
 from snapbreaker.writers import Inode
+from tests.fs.conftest import MakeFilesystem
 from tests.fs.processes import ROOT, wait_for
 from tests.lab.loopfs import LoopFilesystem
 
@@ -43,11 +45,11 @@ sys.stdin.read()
 class Run:
     """A worker with its watcher; what the test's own process does is foreign."""
 
-    def __init__(self, record: Path, *mountpoints: Path, **environment: str) -> None:
+    def __init__(self, record: Path, *mountpoints: Path, before: Sequence[str] = (), **environment: str) -> None:
         record.mkdir(exist_ok=True)
         self.record = record
         self.worker = subprocess.Popen(
-            [sys.executable, "-m", "tests.lab.foreign", record, *mountpoints],
+            [*before, sys.executable, "-m", "tests.lab.foreign", record, *mountpoints],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -97,8 +99,8 @@ StartRun = Callable[..., Run]
 def start_run(tmp_path: Path) -> Iterator[StartRun]:
     made: list[Run] = []
 
-    def start(*mountpoints: Path, **environment: str) -> Run:
-        made.append(Run(tmp_path / f"record-{len(made)}", *mountpoints, **environment))
+    def start(*mountpoints: Path, **options: Any) -> Run:
+        made.append(Run(tmp_path / f"record-{len(made)}", *mountpoints, **options))
         return made[-1]
 
     yield start
@@ -362,12 +364,8 @@ def test_signals_and_hang(ext4: LoopFilesystem, start_run: StartRun) -> None:
     assert not writes.complete
 
 
-def test_without_permission(ext4: LoopFilesystem, start_run: StartRun, tmp_path: Path) -> None:
-    for directory in (*reversed(tmp_path.parents[:2]), tmp_path):
-        directory.chmod(0o755)
-    (tmp_path / "record-0").mkdir()
-    os.chown(tmp_path / "record-0", 65534, 65534)
-    run = start_run(ext4.path, FOREIGN_USER="65534")
+def test_without_permission(ext4: LoopFilesystem, start_run: StartRun) -> None:
+    run = start_run(ext4.path, before=("setpriv", "--bounding-set=-sys_admin"))
     assert not run.start["available"]
     assert "CAP_SYS_ADMIN" in run.start["reason"]
     run.shell("true")
@@ -391,11 +389,40 @@ def test_a_log_that_was_cut_off(tmp_path: Path, ext4: LoopFilesystem, start_run:
     assert "not watched" in read(tmp_path).reason
 
 
-def test_short_lived_foreign_writers(filesystem: LoopFilesystem, start_run: StartRun) -> None:
-    """Each of 500 files by a process of its own that ends at once. Some may be gone before they are judged."""
+def told_of_forks() -> bool:
+    """Whether the kernel tells of them here."""
+    events = ForkEvents()
+    shell("true & wait")
+    told = bool(events.take())
+    events.close()
+    return told
+
+
+@pytest.mark.parametrize("environment", [{}, {"FOREIGN_NO_FORKS": "1"}], ids=["forks", "no-forks"])
+def test_short_lived_foreign_writers(
+    filesystem: LoopFilesystem, start_run: StartRun, environment: dict[str, str]
+) -> None:
+    """Each of 300 files by a process of its own that ends at once, and whose parent does so too."""
     root = filesystem.path
-    run = start_run(root)
-    shell('i=0; while [ $i -lt 500 ]; do sh -c "echo x >$1/$i"; i=$((i+1)); done', root)
+    run = start_run(root, **environment)
+    shell('i=0; while [ $i -lt 300 ]; do sh -c "sh -c \\"echo x >$1/$i\\"; :"; i=$((i+1)); done', root)
     writes = run.stop()
     assert writes.complete, writes.reason
-    assert len(writes.foreign_only) > 400
+    assert len(writes.foreign_only) + writes.unjudged == 300
+    assert len(writes.foreign_only) > 0
+    if not environment and told_of_forks():
+        assert writes.unjudged == 0
+
+
+def test_a_full_store(filesystem: LoopFilesystem, make_filesystem: MakeFilesystem, start_run: StartRun) -> None:
+    """The log cannot grow: the run goes on, and what is in it does not count as all."""
+    store = make_filesystem("ext4", size=16 << 20)
+    run = Run(store.path / "record", filesystem.path)
+    shell('head -c 32M /dev/zero >"$1" 2>/dev/null || :', store.path / "filler")
+    for number in range(100):
+        (filesystem.path / f"a-name-that-takes-some-room-{number}").write_text("x")
+    run.shell('echo x >"$1"', filesystem.path / "goes-on")
+    writes = run.stop()
+    run.close()
+    assert not writes.complete
+    assert writes.reason

@@ -6,6 +6,7 @@ JSON: a list is a command to run in the tree, a string is one of its own (``stop
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -14,22 +15,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+from snapbreaker.foreign import ancestry
 from snapbreaker.foreign.watcher import Watch, Watcher
 from snapbreaker.linux.process import identify
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.monitor.spawn import Stdio, resolve_command, spawn
 
 
+class _NoForkEvents:
+    """As in a container."""
+
+    def __init__(self) -> None:
+        raise PermissionError(errno.EPERM, "on request")
+
+
 class Worker:
     def __init__(self, record: Path, mountpoints: list[str], use_cgroup: bool) -> None:
-        if user := int(os.environ.get("FOREIGN_USER", "0")):
-            os.setuid(user)
         self._tree = ProcessTree.create(f"foreign-{os.getpid()}", use_cgroup=use_cgroup)
         family = [found] if (found := identify(os.getppid())) and "FOREIGN_FAMILY" in os.environ else []
         ignored = [f"{path}/.snapbreaker" for path in mountpoints]
         began = time.monotonic()
         self._watcher = Watcher(reason="not asked for")
         if "FOREIGN_NONE" not in os.environ:
+            if "FOREIGN_NO_FORKS" in os.environ:
+                ancestry.ForkEvents = _NoForkEvents  # type: ignore[attr-defined,assignment]
             self._watcher = Watcher.start(Watch(record, mountpoints, ignored, family), self._tree)
         watcher = self._watcher
         answer(

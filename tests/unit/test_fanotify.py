@@ -1,4 +1,4 @@
-"""Events as the kernel writes them, and what went wrong in words."""
+"""Events of fanotify and of forks as the kernel writes them, and what went wrong in words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from snapbreaker.linux.fanotify import FAN_CLOSE_WRITE, FAN_NOFD, FAN_Q_OVERFLOW, Event, explain, parse_events
+from snapbreaker.linux.proc_events import Fork, parse_fork
 
 
 def packed(mask: int, fd: int, pid: int, more: bytes = b"", version: int = 3) -> bytes:
@@ -42,3 +43,17 @@ def test_another_version() -> None:
 )
 def test_reasons(number: int, words: str) -> None:
     assert words in explain(OSError(number, "a reason"))
+
+
+def message(what: int, child: int, child_process: int) -> bytes:
+    """struct nlmsghdr, cn_msg and proc_event; seen on Linux 6.18."""
+    event = struct.pack("=IIQiiii", what, 1, 2_022_650_815_656, 1950, 1950, child, child_process)
+    body = struct.pack("=IIIIHH", 1, 1, 1, 0, 40, 0) + event
+    return struct.pack("=IHHII", 16 + len(body), 3, 0, 0, 0) + body
+
+
+def test_forks() -> None:
+    assert parse_fork(message(1, 2014, 2014)) == Fork(1950, 2014, 2_022_650_815_656)
+    assert parse_fork(message(1, 2015, 2014)) is None  # a thread
+    assert parse_fork(message(0x80000000, 2014, 2014)) is None  # an exit
+    assert parse_fork(message(0, 0, 0)[:40]) is None
