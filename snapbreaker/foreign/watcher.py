@@ -48,6 +48,7 @@ _IGNORED = (
     signal.SIGPIPE,
 )
 _POLL = 0.0005  # s
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
 _GROUP_FLAGS = FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS
 # O_NONBLOCK: the kernel opens the file of an event for us, and must not wait for the other end of a fifo, nor for
 # the holder of a lease.
@@ -92,22 +93,14 @@ class Watcher:
         the helper out of the tree itself, since ``ProcessTree.reap`` would collect it as a child of the command,
         and ``kill`` would end it; so call it before ``tree.describe``.
         """
-        group = log = -1
         try:
-            log = os.open(
-                watch.record / NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600
-            )
-            group = _open_group()
-            watched, reason = _mark(group, watch.mountpoints)
-            if not watched:
-                return _without(log, reason)
-            return _fork(watch, tree, _Descriptors(group, log), watched, reason)
+            log = os.open(watch.record / NAME, _LOG_FLAGS, 0o600)
         except OSError as error:
-            return _without(log, explain(error))
+            return cls(reason=f"{watch.record / NAME} cannot be written: {error.strerror}")
+        try:
+            return _start(watch, tree, log)
         finally:
-            for fd in (group, log):
-                if fd >= 0:
-                    os.close(fd)
+            os.close(log)
 
     def stop(self, timeout: float = 3.0) -> bool:
         """Have it take what is left and end; whether it did. After ``timeout`` seconds it is killed.
@@ -132,10 +125,25 @@ class _Descriptors:
     log: int
 
 
+def _start(watch: Watch, tree: ProcessTree, log: int) -> Watcher:
+    try:
+        group = _open_group()
+    except OSError as error:
+        return _without(log, explain(error))
+    try:
+        watched, reason = _mark(group, watch.mountpoints)
+        if not watched:
+            return _without(log, reason or "there is no filesystem to watch")
+        return _fork(watch, tree, _Descriptors(group, log), watched, reason)
+    except OSError as error:
+        return _without(log, f"the process that watches foreign writes could not be started: {error.strerror}")
+    finally:
+        os.close(group)
+
+
 def _without(log: int, reason: str) -> Watcher:
     """Says also in the record why there is no watcher, for `recover`."""
-    if log >= 0:
-        Facts(log).begin(unavailable=reason)
+    Facts(log).begin(unavailable=reason)
     return Watcher(reason=reason)
 
 
@@ -185,7 +193,9 @@ def _fork(watch: Watch, tree: ProcessTree, descriptors: _Descriptors, watched: l
         started = False
     if not started:
         watcher.stop(0)
-        return _without(descriptors.log, "the process that watches foreign writes could not be started")
+        reason = "the process that watches foreign writes did not start"
+        Facts(descriptors.log).end(reason)
+        return Watcher(reason=reason)
     return watcher
 
 
@@ -195,6 +205,7 @@ def _live(
     """The helper, from fork to end. Holds no descriptor but its three: ours may be locks."""
     facts = Facts(descriptors.log)
     try:
+        facts.begin(watcher=identify(os.getpid()), boot=boot_id(), unwatched=reason)
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -204,7 +215,6 @@ def _live(
         _allow_descriptors(2 * BATCH)
         judge = Judge(tree, watch.family)
         helper = Helper(descriptors.group, control, judge, facts, devices, watch.ignored)
-        facts.begin(watcher=identify(os.getpid()), boot=boot_id(), unwatched=reason)
         lock_memory()
         with urgent():
             os.write(control, b"+")
