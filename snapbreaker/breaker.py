@@ -30,10 +30,12 @@ from snapbreaker.errors import (
     UsageError,
 )
 from snapbreaker.exits import Exit
+from snapbreaker.foreign.watcher import Watch, Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux import logind, systemd
 from snapbreaker.linux.memory import lock_memory
+from snapbreaker.linux.process import Identity
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.monitor import Monitor
 from snapbreaker.monitor.process_tree import ProcessTree
@@ -85,15 +87,18 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
         record = _checkpoint(request, store, lifeline, narrator)
     tree = ProcessTree.create(record.run_id)
     story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
+    watcher = _watcher(record, tree, lifeline)
     try:
         watched = _watch(request, spec, tree, lifeline, story)
     except (CommandNotFound, CommandNotExecutable, CheckpointError, UsageError):  # nothing was run
+        watcher.stop()
         tree.remove()
         discard(record)
         raise
     try:
         issue = watched.issue or _checked(request, spec, story)
         with deferred():
+            watcher.stop()
             code = _ended(issue or commit(record), tree, story)
     except SnapbreakerError as error:
         raise HandOver(str(error)) from error  # its exit code may say that nothing was done
@@ -165,6 +170,18 @@ def _watch(request: RunRequest, spec: RunSpec, tree: ProcessTree, lifeline: Life
     log.close()
     story.watched = watched
     return watched
+
+
+def _watcher(record: Record, tree: ProcessTree, lifeline: Lifeline) -> Watcher:
+    """Who else writes in the volumes: told in the report, and not undone with the run when it is."""
+    volumes = [volume.stored.volume for volume in record.meta.volumes]
+    watch = Watch(
+        record.path,
+        [volume.mountpoint for volume in volumes],
+        [str(record.path.parent), *(volume.vault_base for volume in volumes)],
+        [Identity(owner.pid, owner.start) for owner in lifeline.owners],
+    )
+    return Watcher.start(watch, tree)
 
 
 def _checked(request: RunRequest, spec: RunSpec, story: Story) -> Issue | None:

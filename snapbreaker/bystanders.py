@@ -20,6 +20,7 @@ from snapbreaker.foreign.log import ForeignWrites, Origin
 from snapbreaker.foreign.log import read as read_writes
 from snapbreaker.keepsakes import Keepsakes
 from snapbreaker.report.model import absolute
+from snapbreaker.writers import Inode
 
 KEEP, RESTORE = "keep", "restore"
 _CONTENT = Aspect.ADDED | Aspect.CONTENT | Aspect.TYPE | Aspect.SPARSE | Aspect.TARGET
@@ -99,7 +100,7 @@ class Bystanders:
         new = change.new
         if new is None or new.is_dir or not change.aspects & _CONTENT:
             return None
-        return self._writes.foreign_only.get((new.dev, new.ino))
+        return self._writes.foreign_only.get(Inode(new.dev, new.ino))
 
     def _is_log(self, volume: VolumeRecord, change: Change) -> bool:
         if change.old is not None or change.new is None or change.new.is_dir:

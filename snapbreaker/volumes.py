@@ -67,8 +67,9 @@ def discover(
 
     ``keep`` and ``excluded`` (records) are neither recorded nor touched; they may lie anywhere and need not exist.
     The same holds for active swap files and what ``layout`` keeps inside a scope; of ``keep_content`` and logs
-    growth stays. Of the ``system`` those filesystems are left out that do not hold it. Raises UsageError for a scope that is no
-    directory, is the kernel's own (/proc, /sys …) or is kept as a whole, CheckpointError without /proc.
+    growth stays. Of the ``system`` those filesystems are left out that do not hold it. Raises UsageError for a
+    scope that is no directory, is the kernel's own (/proc, /sys …) or is kept as a whole, CheckpointError
+    without /proc.
     """
     if "" in (*scopes, *keep):
         raise UsageError("a path is empty", "perhaps a variable that is not set")

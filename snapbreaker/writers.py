@@ -46,13 +46,17 @@ class Writer:
         return f"{self.comm} (pid {self.pid})"
 
 
-class _Open(NamedTuple):
-    """A regular file that a process can write: by which text the kernel names it, and which it is."""
+class OpenFile(NamedTuple):
+    """A regular file that a process can write: by which text the kernel names it, and which it is.
+
+    ``link`` is a link of /proc that leads to it, as long as the process has it.
+    """
 
     text: bytes
     inode: Inode
     links: int
     mapped: bool
+    link: bytes
 
 
 class Scan:
@@ -76,7 +80,7 @@ class Scan:
 
     def __call__(self) -> list[Writer]:
         """All writers now, by pid."""
-        found: list[tuple[Process, list[tuple[_Open, bytes | None]]]] = []
+        found: list[tuple[Process, list[tuple[OpenFile, bytes | None]]]] = []
         unplaced: set[Inode] = set()
         for pid in sorted(pids()):
             owner = process(pid)
@@ -89,7 +93,7 @@ class Scan:
         self._look_up(unplaced - self._located.keys())
         return [writer for owner, placed in found if (writer := self._writer(owner, placed)) is not None]
 
-    def _writer(self, owner: Process, placed: list[tuple[_Open, bytes | None]]) -> Writer | None:
+    def _writer(self, owner: Process, placed: list[tuple[OpenFile, bytes | None]]) -> Writer | None:
         paths: dict[bytes, bool] = {}
         for file, known in placed:
             path = self._located[file.inode] if known is None else known
@@ -105,15 +109,15 @@ class Scan:
             located = self._locate(inodes)
             self._located.update((inode, located.get(inode)) for inode in inodes)
 
-    def _placed(self, pid: int) -> Iterator[tuple[_Open, bytes | None]]:
+    def _placed(self, pid: int) -> Iterator[tuple[OpenFile, bytes | None]]:
         """Each file of the volume that ``pid`` may write, with its path, None when only a walk can tell."""
-        for file in set(writable_files(pid)):
+        for file in writable_files(pid):
             if file.inode.device in self.devices or self._is_at(file.text, file.inode):
                 place = self._place(pid, file)
                 if place is not _ELSEWHERE:
                     yield file, place
 
-    def _place(self, pid: int, file: _Open) -> bytes | None:
+    def _place(self, pid: int, file: OpenFile) -> bytes | None:
         if file.links == 0:
             return _ELSEWHERE
         if self._is_vault(file.text):
@@ -179,8 +183,17 @@ class Scan:
 _ELSEWHERE = b"\0"  # no path: known not to be in the volume
 
 
-def writable_files(pid: int) -> Iterator[_Open]:
-    """Regular files behind writable descriptors and shared writable mappings; none of a process that is gone."""
+def writable_files(pid: int) -> Iterator[OpenFile]:
+    """Regular files behind writable descriptors and shared writable mappings, each once; none when it is gone."""
+    seen: set[tuple[bytes, Inode, bool]] = set()
+    for file in _all_writable(pid):
+        key = (file.text, file.inode, file.mapped)
+        if key not in seen:
+            seen.add(key)
+            yield file
+
+
+def _all_writable(pid: int) -> Iterator[OpenFile]:
     yield from _descriptors(f"/proc/{pid}")
     leader = process(pid)
     if leader is not None and leader.state == "Z":  # the leader has ended, its threads have the files
@@ -190,7 +203,7 @@ def writable_files(pid: int) -> Iterator[_Open]:
     yield from _mappings(pid)
 
 
-def _descriptors(directory: str) -> Iterator[_Open]:
+def _descriptors(directory: str) -> Iterator[OpenFile]:
     try:
         entries = os.scandir(os.fsencode(directory) + b"/fd")
     except OSError:
@@ -203,7 +216,7 @@ def _descriptors(directory: str) -> Iterator[_Open]:
                     yield from _regular(entry.path, mapped=False)
 
 
-def _mappings(pid: int) -> Iterator[_Open]:
+def _mappings(pid: int) -> Iterator[OpenFile]:
     try:
         with open(f"/proc/{pid}/maps", "rb") as maps:
             text = maps.read()
@@ -215,7 +228,7 @@ def _mappings(pid: int) -> Iterator[_Open]:
             yield from _regular(b"/proc/%d/map_files/%s" % (pid, match[1]), mapped=True)
 
 
-def _regular(link: bytes, mapped: bool) -> Iterator[_Open]:
+def _regular(link: bytes, mapped: bool) -> Iterator[OpenFile]:
     facts = os.stat(link)
     if stat.S_ISREG(facts.st_mode):
-        yield _Open(os.readlink(link), Inode(facts.st_dev, facts.st_ino), facts.st_nlink, mapped)
+        yield OpenFile(os.readlink(link), Inode(facts.st_dev, facts.st_ino), facts.st_nlink, mapped, link)

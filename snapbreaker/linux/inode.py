@@ -16,6 +16,7 @@ _LONG = struct.calcsize("l")
 _GETFLAGS = ior(ord("f"), 1, _LONG)
 _SETFLAGS = iow(ord("f"), 2, _LONG)
 _FSXATTR = struct.Struct("=IIIII8x")  # xflags, extsize, nextents, projid, cowextsize
+_GETVERSION = ior(ord("v"), 1, _LONG)
 _FSGETXATTR = ior(ord("X"), 31, _FSXATTR.size)
 _FSSETXATTR = iow(ord("X"), 32, _FSXATTR.size)
 
@@ -111,6 +112,21 @@ def _fsxattr(fd: int) -> list[int] | None:
             return None
         raise
     return list(_FSXATTR.unpack(buffer))
+
+
+def get_generation(fd: int) -> int:
+    """What tells an inode from an earlier one with the same number; 0 where the filesystem does not say.
+
+    FS_IOC_GETVERSION: ext4, xfs and btrfs have it. Raises OSError.
+    """
+    buffer = bytearray(_LONG)
+    try:
+        fcntl.ioctl(fd, _GETVERSION, buffer)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return 0
+        raise
+    return int.from_bytes(buffer[:4], sys.byteorder)
 
 
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int = 0) -> None:

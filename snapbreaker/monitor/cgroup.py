@@ -48,6 +48,10 @@ class Hierarchy:
             return None
         return os.path.join(self.mountpoint, cgroup[len(prefix) :].strip("/")).rstrip("/")
 
+    def name(self, directory: str) -> str:
+        """The cgroup of a directory below the mount point, as /proc/PID/cgroup names it: undoes ``directory``."""
+        return self.root.rstrip("/") + "/" + directory.removeprefix(self.mountpoint).strip("/")
+
 
 class Cgroup:
     """A cgroup and all those below it."""

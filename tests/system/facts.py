@@ -67,9 +67,9 @@ def _units(listing: str) -> dict[str, str]:
     for line in listing.splitlines():
         name, _load, active, _sub = line.split()[:4]
         kind = name.rpartition(".")[2]
-        if kind in ("service", "socket", "timer", "path") and active in ("active", "failed"):
-            if not _LOGINS.match(name):
-                found[name] = active
+        counts = kind in ("service", "socket", "timer", "path") and active in ("active", "failed")
+        if counts and not _LOGINS.match(name):
+            found[name] = active
     return found
 
 

@@ -1,0 +1,99 @@
+"""fanotify(7): which process did what to which file of a whole filesystem.
+
+Constants and structures: <linux/fanotify.h>; behaviour: fs/notify/fanotify/fanotify_user.c. Only groups whose
+events carry an open descriptor are wrapped here: those that carry file ids cannot mark a btrfs subvolume (EXDEV).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from typing import NamedTuple
+
+from snapbreaker.linux.libc import check, function
+
+FAN_CLOSE_WRITE = 0x8
+FAN_Q_OVERFLOW = 0x4000
+
+FAN_CLOEXEC = 0x1
+FAN_NONBLOCK = 0x2
+FAN_CLASS_NOTIF = 0x0
+FAN_UNLIMITED_QUEUE = 0x10
+FAN_UNLIMITED_MARKS = 0x20
+FAN_REPORT_FD_ERROR = 0x2000  # Linux 6.13
+
+FAN_MARK_ADD = 0x1
+FAN_MARK_FILESYSTEM = 0x100  # Linux 4.20
+
+FAN_NOFD = -1
+FAN_EVENT_METADATA_LEN = 24
+FANOTIFY_METADATA_VERSION = 3
+
+_AT_FDCWD = -100
+_METADATA = struct.Struct("=IBBHQii")  # event_len, vers, reserved, metadata_len, mask, fd, pid
+
+_fanotify_init = function("fanotify_init", ctypes.c_uint, ctypes.c_uint)
+_fanotify_mark = function(
+    "fanotify_mark", ctypes.c_int, ctypes.c_uint, ctypes.c_uint64, ctypes.c_int, ctypes.c_char_p
+)
+
+
+class Event(NamedTuple):
+    """One struct fanotify_event_metadata.
+
+    ``fd`` is the file, open as ``fanotify_init`` was told, for the reader to close. It is negative
+    with FAN_Q_OVERFLOW (FAN_NOFD), and with FAN_REPORT_FD_ERROR when the file could not be opened (its errno).
+    ``pid`` is the process (not the thread) in the reader's pid namespace, 0 when it lies outside of that one. It
+    is a number only: the process may be gone.
+    """
+
+    mask: int
+    fd: int
+    pid: int
+
+
+def fanotify_init(flags: int, event_f_flags: int) -> int:
+    """A new notification group; its descriptor. Raises OSError: see ``explain``."""
+    return check(_fanotify_init(flags, event_f_flags), "fanotify_init")
+
+
+def fanotify_mark(group: int, flags: int, mask: int, path: str | bytes) -> None:
+    """Add, change or remove a mark of the object (or its mount, or its filesystem) at ``path``. Raises OSError."""
+    check(_fanotify_mark(group, flags, mask, _AT_FDCWD, os.fsencode(path)), "fanotify_mark", path)
+
+
+def read_events(group: int, most: int) -> list[Event]:
+    """Take up to ``most`` events off the queue; their descriptors are ours to close.
+
+    Raises OSError. BlockingIOError: the queue is empty. Without FAN_REPORT_FD_ERROR an event whose file cannot be
+    opened is lost, and told only when it was the first: then its errno comes out here (fanotify_read).
+    """
+    return parse_events(os.read(group, most * FAN_EVENT_METADATA_LEN))
+
+
+def parse_events(data: bytes) -> list[Event]:
+    """What a read(2) of a group returned. Raises ValueError for another version of the structure."""
+    events = []
+    offset = 0
+    while offset < len(data):
+        length, version, _, _, mask, fd, pid = _METADATA.unpack_from(data, offset)
+        if version != FANOTIFY_METADATA_VERSION or length < FAN_EVENT_METADATA_LEN:
+            raise ValueError(f"fanotify events of version {version}, not {FANOTIFY_METADATA_VERSION}")
+        events.append(Event(mask, fd, pid))
+        offset += length
+    return events
+
+
+def explain(error: OSError) -> str:
+    """Why one of the calls failed, for a person. fanotify_init(2), fanotify_mark(2)."""
+    if error.errno == errno.ENOSYS:
+        return "this kernel has no fanotify (CONFIG_FANOTIFY)"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "fanotify is not permitted: it needs CAP_SYS_ADMIN in the first user namespace"
+    if error.errno == errno.EMFILE:
+        return "there are too many fanotify groups or open files"
+    if error.errno == errno.EINVAL:
+        return "this kernel cannot watch a whole filesystem (Linux 4.20 or newer is needed)"
+    return f"{error.strerror}"
