@@ -1,4 +1,4 @@
-"""`scripts/bench [halt|rollback|checkpoint]…`: prints a Markdown section for each."""
+"""`scripts/bench [halt|rollback|checkpoint|foreign]…`: prints a Markdown section for each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-from tests.bench import checkpoint, halt, rollback
+from tests.bench import checkpoint, foreign, halt, rollback
 from tests.lab import sessions
 
 PLACES = {"memory": Path("/dev/shm"), "disk": Path("/var/tmp")}
-BENCHES = {"halt": halt, "rollback": rollback, "checkpoint": checkpoint}
+BENCHES = {"halt": halt, "rollback": rollback, "checkpoint": checkpoint, "foreign": foreign}
 
 
 def main() -> None:
