@@ -16,14 +16,15 @@ from snapbreaker.files.entry import Aspect, Change
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.policy import PathClass
 from snapbreaker.files.tree import Tree
-from snapbreaker.foreign.log import ForeignWrites, Origin
+from snapbreaker.foreign.facts import Origin
+from snapbreaker.foreign.log import ForeignWrites
 from snapbreaker.foreign.log import read as read_writes
 from snapbreaker.keepsakes import Keepsakes
 from snapbreaker.report.model import absolute
 from snapbreaker.writers import Inode
 
 KEEP, RESTORE = "keep", "restore"
-_CONTENT = Aspect.ADDED | Aspect.CONTENT | Aspect.TYPE | Aspect.SPARSE | Aspect.TARGET
+_CONTENT = Aspect.ADDED | Aspect.CONTENT | Aspect.TYPE | Aspect.SPARSE
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class Bystanders:
 
     def _origin(self, change: Change) -> Origin | None:
         new = change.new
-        if new is None or new.is_dir or not change.aspects & _CONTENT:
+        if new is None or not new.is_file or not change.aspects & _CONTENT:
             return None
         return self._writes.foreign_only.get(Inode(new.dev, new.ino))
 

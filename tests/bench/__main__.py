@@ -1,4 +1,4 @@
-"""`scripts/bench [halt|overhead|rollback|checkpoint]…`: prints a Markdown section for each."""
+"""`scripts/bench [halt|overhead|rollback|checkpoint|foreign]…`: prints a Markdown section for each."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-from tests.bench import checkpoint, halt, overhead, rollback
+from tests.bench import checkpoint, foreign, halt, overhead, rollback
 from tests.lab import sessions
 
 PLACES = {"memory": Path("/dev/shm"), "disk": Path("/var/tmp")}
 ROUNDS = {"halt": 100, "overhead": 30}
-BENCHES = {"halt": halt, "overhead": overhead, "rollback": rollback, "checkpoint": checkpoint}
+BENCHES = {"halt": halt, "overhead": overhead, "rollback": rollback, "checkpoint": checkpoint, "foreign": foreign}
 
 
 def main() -> None:
