@@ -69,8 +69,7 @@ class Container:
 
     def halt(self) -> None:
         """What systemd does at halt (systemd(1), SIGRTMIN+3); LabError when it does not end by it."""
-        if self.alive:
-            os.kill(self.init, signal.SIGRTMIN + 3)
+        self._signal(signal.SIGRTMIN + 3)
         try:
             self.unshare.wait(HALT_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -80,12 +79,18 @@ class Container:
 
     def kill(self) -> None:
         """SIGKILL everything in it, wait, and remove what is left of it."""
-        self.unshare.kill()  # and with it PID 1, if that is still on its way into the cgroup
+        self._signal(signal.SIGKILL)  # it may still be on its way into the cgroup
         cgroups.kill(self.cgroup)
         self.unshare.wait()
         cgroups.remove(self.cgroup)
         for helper in self.helpers:
             helper.communicate()
+
+    def _signal(self, number: int) -> None:
+        """To PID 1, whose pid is its own as long as unshare has not ended."""
+        if self.init and self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.init, number)
 
 
 def start(

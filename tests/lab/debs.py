@@ -11,22 +11,44 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.lab import debs_service
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file with a mode other than 0644."""
+
+    content: bytes | str
+    mode: int = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symlink."""
+
+    target: str
+
 
 @dataclass(frozen=True, slots=True)
 class Package:
     """A package to build.
 
     ``files`` maps absolute paths to content, ``scripts`` maintainer scripts (``postinst`` …) to shell text;
-    ``conffiles`` are paths of ``files``, ``triggers`` is the text of deb-triggers(5), ``control`` further fields.
+    ``services`` maps names of systemd services to their command line, or to a whole unit file: the package
+    installs, enables, starts, stops and forgets them as debhelper's packages do. ``conffiles`` are paths of
+    ``files``, ``triggers`` is the text of deb-triggers(5), ``control`` further fields.
     """
 
     name: str
     version: str = "1.0"
-    files: Mapping[str, bytes | str] = field(default_factory=dict)
+    files: Mapping[str, bytes | str | File | Link] = field(default_factory=dict)
     scripts: Mapping[str, str] = field(default_factory=dict)
     conffiles: tuple[str, ...] = ()
     triggers: str = ""
     control: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = "all"
+    depends: tuple[str, ...] = ()
+    services: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(package: Package, directory: Path) -> Path:
@@ -34,38 +56,59 @@ def build(package: Package, directory: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         root.chmod(0o755)
-        for path, content in package.files.items():
+        for path, content in {**_units(package), **package.files}.items():
             _write(root / path.lstrip("/"), content)
         for name, text in _control_files(package).items():
-            _write(root / "DEBIAN" / name, text, 0o755 if name in package.scripts else 0o644)
-        deb = directory / f"{package.name}_{package.version}_all.deb"
+            _write(root / "DEBIAN" / name, text)
+        deb = directory / f"{package.name}_{package.version}_{package.architecture}.deb"
         _run("dpkg-deb", "--root-owner-group", "-Znone", "--build", str(root), str(deb))
     return deb
 
 
-def _control_files(package: Package) -> dict[str, str]:
+def _units(package: Package) -> dict[str, str]:
+    return {
+        f"/lib/systemd/system/{name}.service": debs_service.unit(name, text)
+        for name, text in package.services.items()
+    }
+
+
+def _control_files(package: Package) -> dict[str, str | File]:
     fields = {
         "Package": package.name,
         "Version": package.version,
-        "Architecture": "all",
+        "Architecture": package.architecture,
         "Maintainer": "Test <test@example.org>",
         "Description": f"test package {package.name}",
+        **({"Depends": ", ".join(package.depends)} if package.depends else {}),
         **package.control,
     }
-    files = {"control": "".join(f"{key}: {value}\n" for key, value in fields.items())}
+    files: dict[str, str | File] = {"control": "".join(f"{key}: {value}\n" for key, value in fields.items())}
     if package.conffiles:
         files["conffiles"] = "".join(path + "\n" for path in package.conffiles)
     if package.triggers:
         files["triggers"] = package.triggers
-    for name, text in package.scripts.items():
-        files[name] = f"#!/bin/sh\nset -e\n{text}\n"
+    for name, text in _scripts(package).items():
+        files[name] = File(f"#!/bin/sh\nset -e\n{text}\n")
     return files
 
 
-def _write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+def _scripts(package: Package) -> dict[str, str]:
+    """The package's own scripts, around them what debhelper adds: it starts last and stops first."""
+    scripts = dict(package.scripts)
+    for name, text in debs_service.scripts(list(package.services)).items():
+        own = scripts.get(name, "")
+        scripts[name] = f"{text}\n{own}" if name == "prerm" else f"{own}\n{text}"
+    return scripts
+
+
+def _write(path: Path, content: bytes | str | File | Link) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    path.chmod(mode)
+    if isinstance(content, Link):
+        path.symlink_to(content.target)
+        return
+    file = content if isinstance(content, File) else File(content, 0o644)
+    path.write_bytes(file.content.encode() if isinstance(file.content, str) else file.content)
+    path.chmod(file.mode)
 
 
 def index(repository: Path) -> None:

@@ -75,17 +75,22 @@ class Machine:
         ``$rootmnt``, its device is ``$ROOT`` (initramfs-tools(7)). One that fails does not keep it from booting.
         LabError with the end of the console when init does not start.
         """
-        if self.container:
+        if self.running:
             raise LabError(f"{self.name} is booted already")
+        self.stop()
         self.disk.remount()
         cgroup = f"{self.session.name}.{self.name}"
-        self.container = container.start(cgroup, self.root, self.disk.mount_arguments, self._console, before_init)
+        mount = self.disk.mount_arguments
+        self.container = container.start(cgroup, self.root, mount, self._console, before_init)
         try:
-            return container.settle(self.container)
+            state = container.settle(self.container)
         except LabError as error:
             said = self.console()[-2000:]
             self.crash()
             raise LabError(f"{self.name}: {error}; console:\n{said}") from None
+        if before_init:
+            self.disk.remount()  # one of them may have put another subvolume there
+        return state
 
     def stop(self) -> None:
         """Halt as systemd does it. Fine when the machine has ended by itself (``systemctl poweroff``)."""
@@ -198,11 +203,10 @@ class Machine:
 
     def _ended(self) -> None:
         self.container = None
-        self._collect()
         self.disk.remount()
 
     def _collect(self) -> None:
-        """Commands that nobody waited for have ended with the machine."""
+        """Commands that nobody waited for: they have ended with the machine."""
         for process in self.started:
             process.wait()
             for stream in (process.stdin, process.stdout, process.stderr):
