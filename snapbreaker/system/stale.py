@@ -30,7 +30,7 @@ def stale(
     """Running services that must be restarted, with the reason; ``touched`` are the files that went back.
 
     One runs on replaced files, or its configuration or any file of its package went back; or its unit file, a
-    drop-in or its environment did, which are read at a start, and it was started after ``since`` (CLOCK_MONOTONIC).
+    drop-in or its environment did, which a start reads, and it was started after ``since`` (CLOCK_MONOTONIC).
     """
     touched = frozenset(_merged(touched))
     services = [name for name, unit in running.items() if name.endswith(".service") and unit.sub == "running"]
