@@ -7,7 +7,7 @@ those that others made or rotated; what the run itself made there moves into the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 
 from snapbreaker.checkpoint.record import Record, VolumeRecord
@@ -31,12 +31,14 @@ _CONTENT = Aspect.ADDED | Aspect.CONTENT | Aspect.TYPE | Aspect.SPARSE
 class Split:
     """The changes of one volume: ``back`` go back, ``stays`` (relative paths) do not, ``foreign`` were others'.
 
-    ``logs`` of ``back`` are files that the run made where only growth is kept.
+    Of ``back``, ``shared`` are files that others wrote and the run too, as far as is known; ``logs`` are what
+    the run made where only growth is kept.
     """
 
     back: list[Change] = field(default_factory=list)
     stays: set[bytes] = field(default_factory=set)
     foreign: list[tuple[Change, Origin]] = field(default_factory=list)
+    shared: list[tuple[Change, Origin]] = field(default_factory=list)
     logs: list[Change] = field(default_factory=list)
 
 
@@ -60,7 +62,7 @@ class Bystanders:
         split, rotated = Split(), _Rotated(volume, old)
         waiting: list[Change] = []
         for change in changes:
-            origin = self._origin(change)
+            origin = self._origin(change, self._writes.foreign_only)
             if self._is_log(volume, change):
                 if not self._undo and (origin or rotated.knows(change)):
                     split.stays.add(change.path)
@@ -71,6 +73,8 @@ class Bystanders:
                 if keep:
                     split.stays.add(change.path)
                     continue
+            elif (origin := self._origin(change, self._writes.shared)) is not None:
+                split.shared.append((change, origin))
             waiting.append(change)
         above = {directory for path in split.stays for directory in _above(path)}
         for change in waiting:
@@ -85,23 +89,28 @@ class Bystanders:
         it is displaced, as everything, but under a number instead of its name.
         """
         going = {change.path for change in split.back}
-        for change in [*(one for one, _ in split.foreign), *split.logs]:
+        for change in [*(one for one, _ in (*split.foreign, *split.shared)), *split.logs]:
             if change.path in going:
                 self.keepsakes.save(live, change)
 
-    def told(self, root: str, split: Split) -> list[tuple[str, str]]:
+    def told(self, root: str, split: Split, committed: bool = False) -> list[tuple[str, str]]:
         """The foreign changes for the report: (absolute path, what was done)."""
         found = []
         for change, origin in split.foreign:
             what = "stays" if change.path in split.stays else self.keepsakes.where(change.path)
             found.append((absolute(root, change.path), f"written by {_who(origin)} meanwhile; {what}"))
+        for change, origin in split.shared:
+            what = "a rollback undoes both" if committed else self.keepsakes.where(change.path)
+            found.append(
+                (absolute(root, change.path), f"written by {_who(origin)} meanwhile, and by the run too; {what}")
+            )
         return found
 
-    def _origin(self, change: Change) -> Origin | None:
+    def _origin(self, change: Change, known: Mapping[Inode, Origin]) -> Origin | None:
         new = change.new
         if new is None or not new.is_file or not change.aspects & _CONTENT:
             return None
-        return self._writes.foreign_only.get(Inode(new.dev, new.ino))
+        return known.get(Inode(new.dev, new.ino))
 
     def _is_log(self, volume: VolumeRecord, change: Change) -> bool:
         if change.old is not None or change.new is None or change.new.is_dir:
