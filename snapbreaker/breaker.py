@@ -186,6 +186,8 @@ def _watcher(record: Record, tree: ProcessTree, lifeline: Lifeline) -> Watcher:
 
 def _checked(request: RunRequest, spec: RunSpec, story: Story) -> Issue | None:
     """Nothing tripped: what do the caller's checks and the caller say?"""
+    if not request.checks and request.confirm is None:
+        return None
     try:
         story.record.enter(State.CHECKING)
         return health_issue(request.checks, spec) or _unconfirmed(request, story.record, story.narrator)
