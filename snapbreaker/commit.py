@@ -40,6 +40,7 @@ def commit(record: Record) -> Committed | Issue:
     """
     done = Committed()
     bystanders = Bystanders(record, undo=False)
+    record.unreserve()  # the command may have filled the store; what is written from here on is small
     try:
         with suppress(SystemdError):  # `conclude` tries again, and tells
             holds.put_back(record.path)
