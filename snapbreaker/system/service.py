@@ -18,7 +18,8 @@ DIRECTORY = Path("/etc/systemd/system")
 WANTS = DIRECTORY / "sysinit.target.wants"
 
 # Before whatever writes to the filesystems, or reads what a run may have changed: what runs early either waits for
-# sysinit.target or is named here.
+# sysinit.target or is named here. Not systemd-sysusers.service: filesystems are mounted after it, and systemd drops
+# this unit where it finds a cycle. What it adds to /etc/passwd goes back with the rest.
 _UNIT = """\
 [Unit]
 Description=Finish what a snapbreaker run left undone
@@ -27,7 +28,7 @@ ConditionPathExistsGlob={store}/*/state.json
 RequiresMountsFor={store}
 After=local-fs.target systemd-remount-fs.service
 Before=sysinit.target shutdown.target
-Before=systemd-tmpfiles-setup.service systemd-sysusers.service systemd-journal-flush.service
+Before=systemd-tmpfiles-setup.service systemd-journal-flush.service
 Before=systemd-random-seed.service systemd-update-utmp.service systemd-machine-id-commit.service ldconfig.service
 Conflicts=shutdown.target
 IgnoreOnIsolate=yes
