@@ -19,6 +19,10 @@ FRESH = 0.25  # s for which a verdict is believed without a look: no pid comes r
 _KTHREADD = 2
 _GENERATIONS = 100  # of parents; more are a loop of pids that changed their owner while we looked
 _REMEMBERED = 4096
+# What systemd and these write, somebody has asked them for by D-Bus (`systemctl set-property`, `hostnamectl`): who,
+# the file does not tell.
+_SYSTEMD = "systemd"
+_SERVANTS = ("systemd-hostnamed.service", "systemd-localed.service", "systemd-timedated.service")
 # What they start may belong to anybody: only the process itself can tell.
 _STARTERS = {"systemd", "init", "atd"}
 
@@ -33,7 +37,7 @@ _OF_OTHERS = re.compile(
 class Verdict(Enum):
     RUN = auto()
     FOREIGN = auto()
-    UNKNOWN = auto()  # gone before it could be judged, or a kernel thread that may act for anybody
+    UNKNOWN = auto()  # gone before it could be judged, or acts for whoever asks: kernel threads, systemd
     OWN = auto()  # snapbreaker
 
 
@@ -143,6 +147,8 @@ class Judge:
         cgroup = cgroup_of(one.pid) if self._hierarchy else ""
         if cgroup is None:
             return _UNKNOWN
+        if one.comm == _SYSTEMD or _unit(cgroup) in _SERVANTS:
+            return Judgement(Verdict.UNKNOWN, one.comm, _unit(cgroup))
         of_run = self._in_run(cgroup) or self._descends(one) or self._in_new_service(cgroup)
         return Judgement(Verdict.RUN if of_run else Verdict.FOREIGN, one.comm, _unit(cgroup))
 

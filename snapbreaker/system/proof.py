@@ -43,7 +43,9 @@ class Proof:
         self.notes = []
         for change in self._target.differences(now):
             words = f"{_KIND.get(change.table, change.table)} {change.name}", change.text()
-            if _is_nobodys(change):
+            if _is_forgotten(change):
+                self.notes.append(f"{words[0]} had failed before; that was reset, and cannot be made again")
+            elif _is_nobodys(change):
                 self.notes.append(": ".join(words))
             else:
                 self._found.append((change.table, *words))
@@ -53,10 +55,14 @@ class Proof:
 _KIND = {PACKAGES: "package", "users": "user", "groups": "group", UNITS: "unit", SOCKETS: "port"}
 
 
+def _is_forgotten(change: Changed) -> bool:
+    return change.table == UNITS and change.was == FAILED and not change.now
+
+
 def _is_nobodys(change: Changed) -> bool:
     """What a rollback neither made nor could unmake.
 
-    A port of another login's; a failure that the run reset; what must never be stopped.
+    A port of another login's; what must never be stopped.
     """
     if change.table == SOCKETS:
         owner = change.was or change.now
@@ -64,7 +70,7 @@ def _is_nobodys(change: Changed) -> bool:
     if change.table != UNITS:
         return False
     if change.was:
-        return change.was == FAILED and not change.now
+        return False
     return not may_be_stopped(change.name) or change.name in LOGINS
 
 

@@ -144,10 +144,10 @@ class SystemRollback:
             self.outcome.notes.append("the machine was booted since: units are as this boot starts them")
             Boot(services.manager).follow(touched)
             return
-        if self._target.only is None or self._target.only.get(RUNTIME):
-            runtime_units.put_back(self._target.table(RUNTIME))
+        only = self._target.only
+        runtime = runtime_units.put_back(self._target.table(RUNTIME), None if only is None else only[RUNTIME])
         services.reload()
-        services.bring_back(touched)
+        services.bring_back({*touched, *runtime})
         self.outcome.stopped += services.stopped_again
         self.outcome.started += services.started
         self.outcome.restarted |= services.restarted

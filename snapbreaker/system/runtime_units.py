@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
-import shutil
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 
 DIRECTORIES = ("/run/systemd/system", "/run/systemd/system.control")
@@ -21,25 +22,33 @@ def read() -> dict[str, str]:
             for name in [*files, *(name for name in names if os.path.islink(os.path.join(directory, name)))]:
                 path = os.path.join(directory, name)
                 with suppress(OSError):
-                    found[path] = _content(path)
+                    if content := _content(path):
+                        found[path] = content
     return found
 
 
-def put_back(wanted: dict[str, str]) -> bool:
-    """Make it what ``wanted`` says; whether anything had to be changed. Raises OSError."""
+def put_back(wanted: dict[str, str], only: Collection[str] | None = None) -> set[str]:
+    """Make it what ``wanted`` says; the paths that had to be changed. Of other paths than ``only`` all stay.
+
+    Raises OSError.
+    """
     now = read()
-    for path in sorted(now.keys() - wanted.keys(), reverse=True):
+    different = {path for path in wanted.keys() | now.keys() if wanted.get(path) != now.get(path)}
+    if only is not None:
+        different &= set(only)
+    for path in sorted(different - wanted.keys(), reverse=True):
         _remove(path)
-    different = [path for path in sorted(wanted) if now.get(path) != wanted[path]]
-    for path in different:
+    for path in sorted(different & wanted.keys()):
         _make(path, wanted[path])
-    return bool(different) or bool(now.keys() - wanted.keys())
+    return different
 
 
 def _content(path: str) -> str:
     facts = os.lstat(path)
     if stat.S_ISLNK(facts.st_mode):
         return _LINK + os.readlink(path)
+    if not stat.S_ISREG(facts.st_mode):
+        return ""
     with open(path, "rb") as file:
         data = base64.b64encode(file.read()).decode("ascii")
     return f"{_FILE}{stat.S_IMODE(facts.st_mode):o} {data}"
@@ -47,6 +56,8 @@ def _content(path: str) -> str:
 
 def _make(path: str, content: str) -> None:
     if content == _DIRECTORY:
+        if not os.path.isdir(path) or os.path.islink(path):
+            _remove(path)
         os.makedirs(path, mode=0o755, exist_ok=True)
         return
     _remove(path)
@@ -61,8 +72,13 @@ def _make(path: str, content: str) -> None:
 
 
 def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        with suppress(FileNotFoundError):
+    """A directory only when it is empty: what else is in it is somebody else's."""
+    with suppress(FileNotFoundError):
+        if not os.path.isdir(path) or os.path.islink(path):
             os.unlink(path)
+            return
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise

@@ -68,7 +68,7 @@ class Services:
         self._stop(self.stopped_again)
         self.started = self._missing(units)
         running = {name: unit for name, unit in units.items() if self._may_be_restarted(name, unit)}
-        self.restarted = stale(self.manager, running, touched)
+        self.restarted = stale(self.manager, running, touched, self._target.since)
         self.manager.start(self.started)
         self.manager.restart(self.restarted)
         self.manager.settle([*self.started, *self.restarted], START)

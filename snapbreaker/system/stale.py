@@ -9,37 +9,90 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.process import pids, read_whole
 from snapbreaker.linux.systemd import Manager, SystemdError, Unit
 from snapbreaker.system.owners import unit_of
 
+# Where systemd looks for the system's unit files: systemd.unit(5), "Unit File Load Path".
+DIRECTORIES = re.compile(r"/(etc|run|lib|usr/lib|usr/local/lib)/systemd/(system|system\.control|transient)/(.+)")
 # Of systemd's own services these are no configuration: other units lie there.
-UNIT_FILES = ("/etc/systemd/system/", "/etc/systemd/user/")
+UNIT_FILES = ("/etc/systemd/system/", "/etc/systemd/system.control/", "/etc/systemd/user/")
 LISTS = Path("/var/lib/dpkg/info")
 _EXECUTABLE = re.compile(rb"^\S+ ..x. \S+ \S+ [1-9]\d* +(/.*)$", re.MULTILINE)  # a line of /proc/PID/maps
 _GONE = b" (deleted)"
 _VAULT = b"/.snapbreaker/"
 
 
-def stale(manager: Manager, running: Mapping[str, Unit], touched: Collection[str]) -> dict[str, str]:
+def stale(
+    manager: Manager, running: Mapping[str, Unit], touched: Collection[str], since: float = 0.0
+) -> dict[str, str]:
     """Running services that must be restarted, with the reason; ``touched`` are the files that went back.
 
-    One runs on replaced files, or its unit file, environment, configuration or any file of its package went back.
+    One runs on replaced files, or its configuration or any file of its package went back; or its unit file, a
+    drop-in or its environment did, which a start reads, and it was started after ``since`` (CLOCK_MONOTONIC).
     """
     touched = frozenset(_merged(touched))
     services = [name for name, unit in running.items() if name.endswith(".service") and unit.sub == "running"]
     found = _on_replaced_files(services, touched)
-    asked = {name: _files_of_unit(manager, name) for name in services if name not in found}
-    packages = _packages({path for files in asked.values() for path in files[:1]})
-    for name, files in asked.items():
-        for path in files:
-            if path in touched:
-                found.setdefault(name, f"{path} went back")
-        package, package_files = packages.get(files[0] if files else "", ("", frozenset()))
-        theirs = sorted((package_files & touched) | _configured(name, package, touched))
+    asked = {name: _read(manager, name) for name in services if name not in found}
+    packages = _packages({facts.fragment for facts in asked.values()})
+    for name, facts in asked.items():
+        package, package_files = packages.get(facts.fragment, ("", frozenset()))
+        theirs = {*(package_files & touched), *_configured(name, package, touched)}
+        theirs = {path for path in theirs if not DIRECTORIES.match(path)}
+        if facts.started > since:
+            theirs |= {path for path in touched if path in facts.files or _describes(path, facts.names)}
         if theirs:
-            found.setdefault(name, f"{theirs[0]} went back")
+            found[name] = f"{min(theirs)} went back"
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What systemd knows of a service: its unit file, what else was read at its start, its names, that start."""
+
+    fragment: str = ""
+    files: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+    started: float = 0.0
+
+
+def _read(manager: Manager, name: str) -> _Facts:
+    try:
+        unit, service = manager.properties(name), manager.properties(name, "Service")
+    except SystemdError:
+        return _Facts()
+    environment: list[Any] = service.get("EnvironmentFiles", [])
+    started = max(service.get("ExecMainStartTimestampMonotonic", 0), unit.get("InactiveExitTimestampMonotonic", 0))
+    fragment: str = unit.get("FragmentPath", "")
+    return _Facts(
+        fragment,
+        frozenset([fragment, *unit.get("DropInPaths", []), *(row[0] for row in environment)]) - {""},
+        frozenset(unit.get("Names", [name])),
+        started / 1e6,
+    )
+
+
+def _describes(path: str, names: Collection[str]) -> bool:
+    """Whether it is the unit file or a drop-in of one of ``names``: it may be gone by now, so nobody can be asked.
+
+    ``a-b@c.service`` has drop-ins in ``a-b@c.service.d``, ``a-b@.service.d``, ``a-.service.d`` and ``service.d``.
+    """
+    match = DIRECTORIES.match(path)
+    if match is None:
+        return False
+    first, _, below = match[3].partition("/")
+    for name in names:
+        stem, _, kind = name.rpartition(".")
+        template = stem.partition("@")[0] + "@" if "@" in stem else stem
+        own = {name, f"{template}.{kind}"}
+        if not below and first in own:
+            return True
+        above = {f"{stem[: end.end()]}.{kind}" for end in re.finditer("-", stem)}
+        if below and first.removesuffix(".d") in own | above | {kind}:
+            return True
+    return False
 
 
 def _merged(paths: Iterable[str]) -> Iterable[str]:
@@ -68,16 +121,6 @@ def _replaced(pid: int, touched: Collection[str]) -> str:
             if _VAULT in path or (path.endswith(_GONE) and name in touched):
                 return name
     return ""
-
-
-def _files_of_unit(manager: Manager, name: str) -> list[str]:
-    """Its unit file first, then drop-ins and environment files."""
-    try:
-        unit, service = manager.properties(name), manager.properties(name, "Service")
-    except SystemdError:
-        return []
-    environment: list[Any] = service.get("EnvironmentFiles", [])
-    return [unit.get("FragmentPath", ""), *unit.get("DropInPaths", []), *(row[0] for row in environment)]
 
 
 def _packages(unit_files: Collection[str]) -> dict[str, tuple[str, frozenset[str]]]:

@@ -10,10 +10,14 @@ from snapbreaker.system.state import AFTER, BEFORE, VOLATILE, Changed, SystemSta
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``wanted`` is the state to reach, ``only`` the names of each table that one run changed; None: all count."""
+    """``wanted`` is the state to reach, ``only`` the names of each table that one run changed; None: all count.
+
+    What was started after ``since`` (CLOCK_MONOTONIC) may have been started with what the run had put there.
+    """
 
     wanted: SystemState
     only: dict[str, frozenset[str]] | None = None
+    since: float = 0.0
 
     @classmethod
     def of(cls, record: Path, undo: bool, again: bool = False) -> Target | None:
@@ -26,12 +30,13 @@ class Target:
             return None
         before = SystemState.load(record / BEFORE)
         if not undo:
-            return cls(before)
+            return cls(before, since=before.time)
         after = SystemState.load(record / AFTER)
         only: dict[str, set[str]] = {table: set() for table in before.tables}
         for change in compare(before, after):
             only[change.table].add(change.name)
-        return cls(after if again else before, {table: frozenset(names) for table, names in only.items()})
+        names = {table: frozenset(changed) for table, changed in only.items()}
+        return cls(after, names) if again else cls(before, names, before.time)
 
     @property
     def tables(self) -> list[str]:

@@ -74,4 +74,5 @@ def _units(listing: str) -> dict[str, str]:
 
 
 def _states(listing: str) -> dict[str, str]:
-    return {line.split()[0]: line.split()[1] for line in listing.splitlines()}
+    rows = [line.split() for line in listing.splitlines()]
+    return {row[0]: row[1] for row in rows if not _LOGINS.match(row[0])}
