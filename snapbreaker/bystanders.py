@@ -80,21 +80,22 @@ class Bystanders:
                 split.back.append(change)
         return split
 
-    def save(self, live: LiveTree, split: Split) -> None:
+    def save(self, root: str, live: LiveTree, split: Split) -> None:
         """Put what goes back and is not the run's, and its logs, into the record. Nothing of it is lost otherwise:
         it is displaced, as everything, but under a number instead of its name.
         """
         going = {change.path for change in split.back}
         for change in [*(one for one, _ in split.foreign), *split.logs]:
             if change.path in going:
-                self.keepsakes.save(live, change)
+                self.keepsakes.save(root, live, change)
 
     def told(self, root: str, split: Split) -> list[tuple[str, str]]:
         """The foreign changes for the report: (absolute path, what was done)."""
         found = []
         for change, origin in split.foreign:
-            what = "stays" if change.path in split.stays else self.keepsakes.where(change.path)
-            found.append((absolute(root, change.path), f"written by {_who(origin)} meanwhile; {what}"))
+            path = absolute(root, change.path)
+            what = "stays" if change.path in split.stays else self.keepsakes.where(path)
+            found.append((path, f"written by {_who(origin)} meanwhile; {what}"))
         return found
 
     def _origin(self, change: Change) -> Origin | None:

@@ -191,7 +191,7 @@ class _VolumeRollback:
 
     def _restore(self, old: Tree, live: LiveTree, split: Split, progress: Progress) -> None:
         mine = self._mine
-        self._bystanders.save(live, split)
+        self._bystanders.save(mine.root, live, split)
         known = {path for path, _ in mine.foreign}
         mine.foreign += [one for one in self._bystanders.told(mine.root, split) if one[0] not in known]
         mine.touch(split.back)
