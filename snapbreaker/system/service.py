@@ -18,8 +18,8 @@ DIRECTORY = Path("/etc/systemd/system")
 WANTS = DIRECTORY / "sysinit.target.wants"
 
 # Before whatever writes to the filesystems, or reads what a run may have changed: what runs early either waits for
-# sysinit.target or is named here. Not systemd-sysusers.service: filesystems are mounted after it, and systemd drops
-# this unit where it finds a cycle. What it adds to /etc/passwd goes back with the rest.
+# sysinit.target or is named here. Not systemd-sysusers.service: filesystems are mounted after it, and systemd
+# drops this unit where it finds a cycle. What it adds to /etc/passwd goes back with the rest.
 _UNIT = """\
 [Unit]
 Description=Finish what a snapbreaker run left undone
