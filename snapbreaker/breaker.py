@@ -20,7 +20,7 @@ from snapbreaker.checkpoint.retention import Retention
 from snapbreaker.checkpoint.states import State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import Committed, commit
-from snapbreaker.conclude import Story, conclude
+from snapbreaker.conclude import conclude
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import (
     CheckpointError,
@@ -48,6 +48,7 @@ from snapbreaker.preflight import preflight
 from snapbreaker.rollback import roll_back
 from snapbreaker.safety import confirmed, health_issue
 from snapbreaker.signals import deferred, interruptible
+from snapbreaker.story import Story
 from snapbreaker.supervisor import HandOver, Lifeline
 
 

@@ -18,7 +18,7 @@ from snapbreaker.report.wording import path_text
 if TYPE_CHECKING:
     from snapbreaker.checkpoint.create import Request
     from snapbreaker.checkpoint.record import Record
-    from snapbreaker.conclude import Story
+    from snapbreaker.story import Story
 
 
 class Narrator(Protocol):

@@ -12,7 +12,7 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import NEVER_STARTED, State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import release
-from snapbreaker.conclude import Story, conclude, settled_code
+from snapbreaker.conclude import conclude, settled_code
 from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.goal import Goal
@@ -22,6 +22,7 @@ from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.narrator import Narrator
 from snapbreaker.rollback import put_files_back, roll_back
 from snapbreaker.signals import deferred
+from snapbreaker.story import Story
 from snapbreaker.system import holds
 
 

@@ -16,7 +16,7 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import chosen, narrator_for, print_changes, told
-from snapbreaker.conclude import Story, conclude
+from snapbreaker.conclude import conclude
 from snapbreaker.conflicts import conflicts, refuse_conflicts
 from snapbreaker.differences import differences, system_differences
 from snapbreaker.errors import CheckpointError, UsageError
@@ -28,6 +28,7 @@ from snapbreaker.redo import redo, refuse
 from snapbreaker.report.wording import path_text
 from snapbreaker.rollback import roll_back
 from snapbreaker.signals import deferred
+from snapbreaker.story import Story
 
 EXAMPLES = """\b
 Examples:
