@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from dataclasses import asdict
 
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.owner import Owner
@@ -89,9 +90,17 @@ def recover_record(record: Record, narrator: Narrator) -> int:
 
 
 def _early(record: Record, narrator: Narrator) -> None:
+    """In an initramfs. What was put back is noted for the report, which is made when all of it is done."""
     status = record.status
-    if State(status["state"]) not in NEVER_STARTED:
-        put_files_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress)
+    state = State(status["state"])
+    if state in NEVER_STARTED:
+        return
+    if state not in (State.TRIPPED, State.RESTORING, State.VERIFYING):
+        issue = _story(record, narrator, status).issue
+        record.pass_through(State.TRIPPED, issue=issue.as_dict() if issue else None)
+    changes = put_files_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress)
+    if changes.total or "early" not in status:
+        record.pass_through(State.RESTORING, early=asdict(changes))
 
 
 def _explained(error: OSError | SnapbreakerError, record: Record) -> SnapbreakerError:
@@ -104,7 +113,9 @@ def _explained(error: OSError | SnapbreakerError, record: Record) -> Snapbreaker
 def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Story:
     story = Story(record, narrator, verb="recover", invocation=("snapbreaker", "recover"))
     story.recall(status)
-    if story.issue is not None:
+    if "early" in status:
+        story.warnings.append("files were put back before the machine booted")
+    elif story.issue is not None:
         story.warnings.append("snapbreaker itself ended during the rollback; it was finished afterwards")
     elif "goal" not in status:
         reason = "snapbreaker itself was ended while the command ran"

@@ -26,6 +26,7 @@ from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.process import boot_id
 from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.progress import Progress, silent
+from snapbreaker.report.model import Changes
 from snapbreaker.system.rollback import SystemRollback
 from snapbreaker.trees import below, live_tree, pending, source
 
@@ -67,21 +68,22 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
     return outcome
 
 
-def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> None:
+def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> Changes:
     """Before the machine boots: put the files of every volume back that is mounted already, so that it can.
 
-    The record stays in *restoring*: `recover` does it all again later in the boot, and proves it. Raises OSError,
-    SnapbreakerError.
+    The record stays in *restoring*: `recover` does it all again later in the boot, and proves it. Returns what was
+    put back. Raises OSError, SnapbreakerError.
     """
-    if State(record.status["state"]) not in (State.RESTORING, State.VERIFYING):
-        record.pass_through(State.TRIPPED)
     begin(record, goal)
     system, bystanders = SystemRollback.nothing(record), Bystanders(record, goal.undo)
     mounted = {mount.mountpoint for mount in read_mounts()}
+    changes = Changes()
     for volume in record.meta.volumes:
         if volume.stored.volume.mountpoint in mounted:
-            mine, outcome = VolumeOutcome(volume.stored.volume.root), Outcome()
-            _VolumeRollback(volume, goal, mine, outcome, system, bystanders).run(progress)
+            mine = VolumeOutcome(volume.stored.volume.root)
+            _VolumeRollback(volume, goal, mine, Outcome(), system, bystanders).run(progress)
+            changes.join(mine.changes)
+    return changes
 
 
 def _undo_mounts(record: Record, goal: Goal, outcome: Outcome) -> None:

@@ -24,6 +24,7 @@ from snapbreaker.report.model import (
     Comparison,
     Halt,
     Line,
+    PathAspects,
     PathNote,
     Phase,
     Process,
@@ -54,6 +55,7 @@ class Story:
     committed: Committed | None = None
     outcome: Outcome | None = None
     earlier: dict[str, Any] = field(default_factory=dict)  # facts of a run that somebody else has to finish
+    before_boot: Changes = field(default_factory=Changes)  # what the initramfs has put back
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.time)
 
@@ -87,6 +89,9 @@ class Story:
         issue, earlier = status.get("issue"), status.get("story")
         self.issue = Issue.from_dict(issue) if isinstance(issue, dict) else None
         self.earlier = earlier if isinstance(earlier, dict) else {}
+        if isinstance(early := status.get("early"), dict):
+            sample = [PathAspects(**each) for each in early["sample"]]
+            self.before_boot = Changes(**{**early, "sample": sample})
 
     def report(self, exit_code: int) -> Report:
         """The whole story as the one model that every renderer reads."""
@@ -164,14 +169,8 @@ class Story:
         if self.outcome is None:
             return None
         whole = Changes()
-        for volume in self.outcome.volumes:
-            mine = volume.changes
-            whole.added += mine.added
-            whole.changed += mine.changed
-            whole.removed += mine.removed
-            whole.size += mine.size
-            whole.sample += mine.sample
-        del whole.sample[model.SAMPLE_LIMIT :]
+        for changes in [self.before_boot, *(volume.changes for volume in self.outcome.volumes)]:
+            whole.join(changes)
         return whole
 
     def _timeline(self) -> list[Phase]:
