@@ -19,8 +19,8 @@ FRESH = 0.25  # s for which a verdict is believed without a look: no pid comes r
 _KTHREADD = 2
 _GENERATIONS = 100  # of parents; more are a loop of pids that changed their owner while we looked
 _REMEMBERED = 4096
-# What systemd and these write, somebody has asked them for by D-Bus (`systemctl set-property`, `hostnamectl`): by
-# whom, the file does not tell.
+# What systemd and these write, others have asked them for by D-Bus (`systemctl set-property`, `hostnamectl`): who,
+# the file does not tell.
 _SYSTEMD = "systemd"
 _SERVANTS = ("systemd-hostnamed.service", "systemd-localed.service", "systemd-timedated.service")
 # What they start may belong to anybody: only the process itself can tell.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from snapbreaker.system import packages
 from snapbreaker.system.owners import is_session, our_units
@@ -17,10 +17,12 @@ _POLL = 0.1
 
 
 class Proof:
-    """``differences`` are (name, text), ``notes`` what differs by nobody's fault, ``compared`` (what, count)."""
+    """Compares ``tables``. ``differences`` are (name, text), ``compared`` (what, count), ``notes`` what differs by
+    nobody's fault.
+    """
 
-    def __init__(self, parts: Parts, target: Target) -> None:
-        self._parts, self._target = parts, target
+    def __init__(self, parts: Parts, target: Target, tables: Sequence[str]) -> None:
+        self._parts, self._target, self._tables = parts, target, tables
         self.differences: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.compared: list[tuple[str, int]] = []
@@ -41,7 +43,7 @@ class Proof:
         now = capture(self._parts)
         self._found: list[tuple[str, str, str]] = []
         self.notes = []
-        for change in self._target.differences(now):
+        for change in self._target.differences(now, self._tables):
             words = f"{_KIND.get(change.table, change.table)} {change.name}", change.text()
             if _is_forgotten(change):
                 self.notes.append(f"{words[0]} had failed before; that was reset, and cannot be made again")
@@ -49,7 +51,7 @@ class Proof:
                 self.notes.append(": ".join(words))
             else:
                 self._found.append((change.table, *words))
-        self.compared = [(table, len(self._target.table(table))) for table in self._target.tables]
+        self.compared = [(table, len(self._target.table(table))) for table in self._tables]
 
 
 _KIND = {PACKAGES: "package", "users": "user", "groups": "group", UNITS: "unit", SOCKETS: "port"}

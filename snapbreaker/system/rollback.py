@@ -22,7 +22,7 @@ from snapbreaker.system.owners import is_session, our_units
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.proof import Proof
 from snapbreaker.system.services import Services
-from snapbreaker.system.state import RUNTIME
+from snapbreaker.system.state import RUNTIME, VOLATILE
 from snapbreaker.system.target import Target
 from snapbreaker.system.units import may_be_stopped
 
@@ -123,7 +123,7 @@ class SystemRollback:
 
     def _stop_extra(self) -> None:
         services = self._connected()
-        if not services.comparable:
+        if not services.comparable or services.going_down:
             return
         if self._halted:
             services.cancel_jobs()
@@ -144,6 +144,8 @@ class SystemRollback:
             self.outcome.notes.append("the machine was booted since: units are as this boot starts them")
             Boot(services.manager).follow(touched)
             return
+        if services.going_down:
+            return
         only = self._target.only
         runtime = runtime_units.put_back(self._target.table(RUNTIME), None if only is None else only[RUNTIME])
         services.reload()
@@ -153,12 +155,24 @@ class SystemRollback:
         self.outcome.restarted |= services.restarted
 
     def _compare(self) -> None:
+        proof = self._proof(self._parts)
+        if (not proof or proof.differences) and self._parts.services and self._connected().going_down:
+            # Somebody has asked for it, a failing power supply perhaps: it is not ours to call off, and half done.
+            self.outcome.notes.append("the machine is shutting down: units are as the next boot starts them")
+            proof = self._proof(replace(self._parts, services=False))
+        if proof:
+            self.outcome.differences += proof.differences
+            self.outcome.notes += proof.notes
+            self.outcome.compared += proof.compared
+
+    def _proof(self, parts: Parts) -> Proof | None:
+        """None where units would have to be compared that are just going down."""
         assert self._target is not None
-        proof = Proof(self._parts, self._target)
+        if parts.services and self._connected().going_down:
+            return None
+        proof = Proof(parts, self._target, [t for t in self._target.tables if parts.services or t not in VOLATILE])
         proof.run()
-        self.outcome.differences += proof.differences
-        self.outcome.notes += proof.notes
-        self.outcome.compared += proof.compared
+        return proof
 
     def _connected(self) -> Services:
         assert self._target is not None

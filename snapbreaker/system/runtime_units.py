@@ -6,7 +6,7 @@ import base64
 import errno
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 DIRECTORIES = ("/run/systemd/system", "/run/systemd/system.control")
@@ -14,11 +14,15 @@ _LINK, _FILE, _DIRECTORY = "link ", "file ", "directory"
 
 
 def read() -> dict[str, str]:
-    """Every path at and below DIRECTORIES with what it holds, in a form that ``put_back`` understands."""
+    """Every path at and below DIRECTORIES with what it holds, in a form that ``put_back`` understands.
+
+    A directory only when it is empty: that there are others, what is in them says.
+    """
     found: dict[str, str] = {}
     for top in DIRECTORIES:
         for directory, names, files in os.walk(top):
-            found[directory] = _DIRECTORY
+            if not names and not files:
+                found[directory] = _DIRECTORY
             for name in [*files, *(name for name in names if os.path.islink(os.path.join(directory, name)))]:
                 path = os.path.join(directory, name)
                 with suppress(OSError):
@@ -36,11 +40,22 @@ def put_back(wanted: dict[str, str], only: Collection[str] | None = None) -> set
     different = {path for path in wanted.keys() | now.keys() if wanted.get(path) != now.get(path)}
     if only is not None:
         different &= set(only)
+    needed = {above for path in wanted for above in (path, *_above(path))}
     for path in sorted(different - wanted.keys(), reverse=True):
         _remove(path)
+        for above in _above(path):
+            if above in needed or not _remove(above):
+                break
     for path in sorted(different & wanted.keys()):
         _make(path, wanted[path])
     return different
+
+
+def _above(path: str) -> Iterator[str]:
+    """The directories above ``path``, up to the one of DIRECTORIES."""
+    while path not in DIRECTORIES and path != "/":
+        path = os.path.dirname(path)
+        yield path
 
 
 def _content(path: str) -> str:
@@ -71,14 +86,16 @@ def _make(path: str, content: str) -> None:
         os.fchmod(file.fileno(), int(mode, 8))
 
 
-def _remove(path: str) -> None:
-    """A directory only when it is empty: what else is in it is somebody else's."""
+def _remove(path: str) -> bool:
+    """Whether it is gone. A directory only when it is empty: what else is in it is somebody else's."""
     with suppress(FileNotFoundError):
         if not os.path.isdir(path) or os.path.islink(path):
             os.unlink(path)
-            return
+            return True
         try:
             os.rmdir(path)
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
+            return False
+    return True

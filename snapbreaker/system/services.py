@@ -33,11 +33,16 @@ class Services:
         """Whether the recorded states are of this boot: another one brings its units up by itself."""
         return self._target.wanted.of_this_boot
 
+    @property
+    def going_down(self) -> bool:
+        """Whether the machine is shutting down."""
+        return self.manager.state() == "stopping"
+
     def close(self) -> None:
         self.manager.close()
 
     def cancel_jobs(self) -> None:
-        """Nothing was queued when the run began: what is now, a reboot perhaps, was queued by it."""
+        """Nothing was queued when the run began: what is now was queued by it."""
         self.manager.cancel(job for job, (unit, _) in self.manager.jobs().items() if not is_session(unit))
 
     def stop_extra(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from snapbreaker.dataclass import dataclass
@@ -49,5 +50,7 @@ class Target:
     def table(self, name: str) -> Table:
         return self.wanted.tables.get(name, {})
 
-    def differences(self, now: SystemState) -> list[Changed]:
-        return [one for one in compare(self.wanted, now, self.tables) if self.concerns(one.table, one.name)]
+    def differences(self, now: SystemState, tables: Sequence[str] = ()) -> list[Changed]:
+        """Of ``tables``, by default all that can be compared."""
+        found = compare(self.wanted, now, tables or self.tables)
+        return [one for one in found if self.concerns(one.table, one.name)]
