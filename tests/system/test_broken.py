@@ -10,21 +10,13 @@ import pytest
 from tests.lab import debs
 from tests.lab.debs import Package
 from tests.lab.machine import Machine
-from tests.system.breakages import BREAKS, FATAL, SAID, breaking, essential, package_name
-from tests.system.conftest import MakeMachine, booted
-from tests.system.facts import said
+from tests.system.breakages import FATAL, SAID, breaking, essential, package_name
 from tests.system.judge import INSTALL, PROBE, Judge, apt_works, run, until_said
 
 HOOKS = "etc/initramfs-tools/scripts/local-bottom"
 SHRUGS_OFF = """trap '' TERM INT HUP
 setsid sh -c 'trap "" TERM; while :; do sleep 1002; done' &
 while :; do sleep 1001; done"""
-
-
-def killed_in_the_middle(machine: Machine) -> None:
-    kill = "kill -9 $dpkg"
-    debs.add(machine.root, essential("1.0"), essential("2.0", kill))
-    debs.add(machine.root, Package("kills-dpkg", scripts={"postinst": "kill -9 $PPID"}), Package(PROBE))
 
 
 @pytest.fixture
@@ -42,18 +34,17 @@ def prey(machine: Machine) -> Machine:
     return machine
 
 
-@pytest.mark.parametrize("package", ["half-unpacked", "kills-dpkg"])
-def test_dpkg_is_killed(prey: Machine, package: str) -> None:
+def test_dpkg_is_killed(prey: Machine) -> None:
     judge = Judge.of(prey)
-    result = run(prey, package)
-    assert result.returncode == 1, result.stderr
-    assert "rolled back and verified" in result.stderr
+    for package in ("half-unpacked", "kills-dpkg"):
+        result = run(prey, package)
+        assert result.returncode == 1, result.stderr
+        assert "rolled back and verified" in result.stderr
     judge.undone()
     apt_works(prey)
 
 
-@pytest.mark.parametrize("grace", ["0", "0.5"])
-@pytest.mark.parametrize("script", ["sleep 1001", SHRUGS_OFF], ids=["sleeps", "shrugs-off"])
+@pytest.mark.parametrize(("script", "grace"), [("sleep 1001", "0"), (SHRUGS_OFF, "0.5")], ids=["calm", "stubborn"])
 def test_a_postinst_hangs(ext4_machine: Machine, script: str, grace: str) -> None:
     debs.add(ext4_machine.root, Package("hangs", scripts={"postinst": script}), Package(PROBE))
     judge = Judge.of(ext4_machine)
@@ -94,7 +85,7 @@ def cut_off(machine: Machine, name: str, judge: Judge, initramfs: Path) -> None:
     assert (state, machine.run("systemctl", "list-jobs").stdout) == ("running", "No jobs running.\n")
     told = machine.run("journalctl", "-b", "-u", "snapbreaker-recover", "-o", "cat").stdout
     assert "rolled back and verified" in told, machine.console()
-    assert re.search(r"Undone +[1-9]\d* added", told), told
+    assert re.search(r"Undone +[1-9][\d,]* added", told), told
     judge.undone(rebooted=True)
     apt_works(machine)
 
