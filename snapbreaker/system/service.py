@@ -37,8 +37,9 @@ IgnoreOnIsolate=yes
 
 [Service]
 Type=oneshot
-# 0, 3 and 4 are snapbreaker's own words, which only a process that takes the lock says: a shell runs an interpreter
-# of zero bytes, as a power cut leaves it, with success. Else the run has broken what it runs on: then its copy.
+# 0, 3 and 4 are snapbreaker's own words, which only a process that takes the lock says: a shell runs an
+# interpreter of zero bytes, as a power cut leaves it, with success. Else the run has broken what it runs on: then
+# its copy.
 ExecStart=/bin/sh -c '{program} --store {store} recover; code=$$?; \\
     [ ! -e {lock} ] || case $$code in 0|3|4) exit $$code;; esac; exec {store}/lifeboat/recover'
 SuccessExitStatus=4
@@ -52,12 +53,12 @@ WantedBy=sysinit.target
 
 
 # initramfs-tools(7): run once the root is mounted at $rootmnt. A run that was cut off while the C library was half
-# unpacked leaves a root that cannot execute anything, systemd included; one that broke fstab(5) or a unit file leaves
-# one that does not get as far as the unit above. Only what klibc's and busybox's programs can do.
+# unpacked leaves a root that cannot execute anything, systemd included; one that broke fstab(5) or a unit file
+# leaves one that does not get as far as the unit above. Only what klibc's and busybox's programs can do.
 HOOK = Path("/etc/initramfs-tools/scripts/local-bottom/snapbreaker")
 _HOOK = """\
 #!/bin/sh
-# Written by `snapbreaker install-service`: puts the files of a run that was cut off back, before anything uses them.
+# Written by `snapbreaker install-service`: the files of a run that was cut off go back before anything uses them.
 [ "$1" != prereqs ] || exit 0
 boot=$rootmnt{store}/lifeboat/boot
 [ -x "$boot" ] || exit 0

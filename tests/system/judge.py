@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,3 @@ def _is_ours(pid: int) -> bool:
 
 def run(machine: Machine, *packages: str, options: tuple[str, ...] = (), **more: Any) -> Any:
     return machine.snapbreaker("run", *options, *INSTALL, *packages, **more)
-
-
-Check = Callable[[Machine], None]

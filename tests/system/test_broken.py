@@ -19,12 +19,6 @@ setsid sh -c 'trap "" TERM; while :; do sleep 1002; done' &
 while :; do sleep 1001; done"""
 
 
-def killed_in_the_middle(machine: Machine) -> None:
-    kill = "kill -9 $dpkg"
-    debs.add(machine.root, essential("1.0"), essential("2.0", kill))
-    debs.add(machine.root, Package("kills-dpkg", scripts={"postinst": "kill -9 $PPID"}), Package(PROBE))
-
-
 @pytest.fixture
 def prey(machine: Machine) -> Machine:
     """Has the first version of a package whose second one kills dpkg when half of its files are replaced."""
@@ -40,18 +34,17 @@ def prey(machine: Machine) -> Machine:
     return machine
 
 
-@pytest.mark.parametrize("package", ["half-unpacked", "kills-dpkg"])
-def test_dpkg_is_killed(prey: Machine, package: str) -> None:
+def test_dpkg_is_killed(prey: Machine) -> None:
     judge = Judge.of(prey)
-    result = run(prey, package)
-    assert result.returncode == 1, result.stderr
-    assert "rolled back and verified" in result.stderr
+    for package in ("half-unpacked", "kills-dpkg"):
+        result = run(prey, package)
+        assert result.returncode == 1, result.stderr
+        assert "rolled back and verified" in result.stderr
     judge.undone()
     apt_works(prey)
 
 
-@pytest.mark.parametrize("grace", ["0", "0.5"])
-@pytest.mark.parametrize("script", ["sleep 1001", SHRUGS_OFF], ids=["sleeps", "shrugs-off"])
+@pytest.mark.parametrize(("script", "grace"), [("sleep 1001", "0"), (SHRUGS_OFF, "0.5")], ids=["calm", "stubborn"])
 def test_a_postinst_hangs(ext4_machine: Machine, script: str, grace: str) -> None:
     debs.add(ext4_machine.root, Package("hangs", scripts={"postinst": script}), Package(PROBE))
     judge = Judge.of(ext4_machine)
