@@ -7,7 +7,7 @@ those that others made or rotated; what the run itself made there moves into the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 
 from snapbreaker.checkpoint.record import Record, VolumeRecord
@@ -36,12 +36,14 @@ _CONTENT = Aspect.ADDED | Aspect.CONTENT | Aspect.TYPE | Aspect.SPARSE
 class Split:
     """The changes of one volume: ``back`` go back, ``stays`` (relative paths) do not, ``foreign`` were others'.
 
-    ``logs`` of ``back`` are files that the run made where only growth is kept.
+    Of ``back``, ``shared`` are files that others wrote and the run too, as far as is known; ``logs`` are what
+    the run made where only growth is kept.
     """
 
     back: list[Change] = field(default_factory=list)
     stays: set[bytes] = field(default_factory=set)
     foreign: list[tuple[Change, Origin]] = field(default_factory=list)
+    shared: list[tuple[Change, Origin]] = field(default_factory=list)
     logs: list[Change] = field(default_factory=list)
 
 
@@ -80,7 +82,7 @@ class Bystanders:
         changes = list(changes)
         self._catch_up()  # whoever made one of them is known by now
         for change in changes:
-            origin = self._origin(change)
+            origin = self._origin(change, self._writes.foreign_only)
             if self._is_log(volume, change):
                 if not self._undo and (origin or rotated.knows(change)):
                     split.stays.add(change.path)
@@ -91,6 +93,8 @@ class Bystanders:
                 if keep or _must_go_on(origin):
                     split.stays.add(change.path)
                     continue
+            elif (origin := self._origin(change, self._writes.shared)) is not None:
+                split.shared.append((change, origin))
             waiting.append(change)
         above = {directory for path in split.stays for directory in _above(path)}
         for change in waiting:
@@ -111,7 +115,7 @@ class Bystanders:
             entry = live.lookup(found.path)
             if entry is not None:
                 change = Change(found.path, None, entry, found.aspects)
-                if (origin := self._origin(change)) is not None:
+                if (origin := self._origin(change, self._writes.foreign_only)) is not None:
                     split.foreign.append((change, origin))
                     split.stays.add(found.path)
         theirs = split.stays | before.stays
@@ -128,17 +132,21 @@ class Bystanders:
         it is displaced, as everything, but under a number instead of its name.
         """
         going = {change.path for change in split.back}
-        for change in [*(one for one, _ in split.foreign), *split.logs]:
+        for change in [*(one for one, _ in (*split.foreign, *split.shared)), *split.logs]:
             if change.path in going:
                 self.keepsakes.save(root, live, change)
 
-    def told(self, root: str, split: Split) -> list[tuple[str, str]]:
+    def told(self, root: str, split: Split, committed: bool = False) -> list[tuple[str, str]]:
         """The foreign changes for the report: (absolute path, what was done)."""
         found = []
         for change, origin in split.foreign:
             path = absolute(root, change.path)
             what = "stays" if change.path in split.stays else self.keepsakes.where(path)
             found.append((path, f"written by {_who(origin)} meanwhile; {what}"))
+        for change, origin in split.shared:
+            path = absolute(root, change.path)
+            what = "a rollback undoes both" if committed else self.keepsakes.where(path)
+            found.append((path, f"written by {_who(origin)} meanwhile, and by the run too; {what}"))
         return found
 
     def _catch_up(self) -> None:
@@ -149,11 +157,11 @@ class Bystanders:
         elif not self._writes.foreign_only:
             self._writes = read_writes(self._record.path)
 
-    def _origin(self, change: Change) -> Origin | None:
+    def _origin(self, change: Change, known: Mapping[Inode, Origin]) -> Origin | None:
         new = change.new
         if new is None or not new.is_file or not change.aspects & _CONTENT:
             return None
-        return self._writes.foreign_only.get(Inode(new.dev, new.ino))
+        return known.get(Inode(new.dev, new.ino))
 
     def _is_log(self, volume: VolumeRecord, change: Change) -> bool:
         if change.old is not None or change.new is None or change.new.is_dir:

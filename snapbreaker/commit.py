@@ -50,7 +50,7 @@ def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
                 # What others wrote is not the run's: a later rollback of it must not take that away.
                 split = bystanders.split(volume, old, live, pending(volume, old, live, Goal()), keep=True)
                 done.changes.add(volume.stored.volume.root, split.back)
-                done.foreign += bystanders.told(volume.stored.volume.root, split)
+                done.foreign += bystanders.told(volume.stored.volume.root, split, committed=True)
                 undo = build_undo(old, live, split.back, volume.stored.vault, volume.stored.record)
                 done.octets += undo.octets
                 undo.close()

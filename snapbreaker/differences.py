@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from snapbreaker.bystanders import Bystanders
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.dataclass import dataclass
@@ -49,13 +50,25 @@ def goal_of(record: Record) -> Goal:
 
 
 def differences(record: Record, goal: Goal, deep: bool = False) -> Iterator[Changed]:
-    """By volume, in path order. ``deep``: nothing is taken for unchanged without a look at its content."""
+    """By volume, in path order. ``deep``: nothing is taken for unchanged without a look at its content.
+
+    What others had written during a halted run and the rollback left as it was is none, until it is changed again.
+    """
+    bystanders = Bystanders(record, goal.undo)
     for volume in record.meta.volumes:
         volume = replace(volume, proof=Proof.none()) if deep else volume
         with source(volume, goal.undo) as old, live_tree(volume) as live:
             changes = sorted(pending(volume, old, live, goal), key=lambda change: sort_key(change.path))
+            stays = bystanders.split(volume, old, live, changes).stays if record.state is State.ROLLED_BACK else ()
             for change in changes:
+                if change.path in stays and not _changed_since(change, record):
+                    continue
                 yield Changed.of(volume.stored.volume.root, change)
+
+
+def _changed_since(change: Change, record: Record) -> bool:
+    """Whether somebody touched it after the record came to rest."""
+    return change.new is None or change.new.ctime_ns > float(record.status["time"]) * 1e9
 
 
 def system_differences(record: Record, goal: Goal) -> Iterator[Changed]:
