@@ -20,7 +20,7 @@ from snapbreaker.checkpoint.retention import Retention
 from snapbreaker.checkpoint.states import State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import Committed, commit
-from snapbreaker.conclude import Story, conclude
+from snapbreaker.conclude import conclude
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import (
     CheckpointError,
@@ -30,12 +30,11 @@ from snapbreaker.errors import (
     UsageError,
 )
 from snapbreaker.exits import Exit
-from snapbreaker.foreign.watcher import Watch, Watcher
+from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux import logind, systemd
 from snapbreaker.linux.memory import lock_memory
-from snapbreaker.linux.process import Identity
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.monitor import Monitor
 from snapbreaker.monitor.process_tree import ProcessTree
@@ -48,7 +47,9 @@ from snapbreaker.preflight import preflight
 from snapbreaker.rollback import roll_back
 from snapbreaker.safety import confirmed, health_issue
 from snapbreaker.signals import deferred, interruptible
+from snapbreaker.story import Story
 from snapbreaker.supervisor import HandOver, Lifeline
+from snapbreaker.surroundings import Surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +84,21 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     resolve_command(spec.argv, spec.env, spec.cwd)
     preflight(store)
     _session()
+    around = Surroundings(lifeline)
     with interruptible():
-        record = _checkpoint(request, store, lifeline, narrator)
-    tree = ProcessTree.create(record.run_id)
+        record = _checkpoint(request, store, around, lifeline, narrator)
+    tree, watcher = around.tree, around.watcher
     story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
-    watcher = _watcher(record, tree, lifeline)
     try:
         watched = _watch(request, spec, tree, lifeline, story)
     except (CommandNotFound, CommandNotExecutable, CheckpointError, UsageError):  # nothing was run
-        watcher.stop()
-        tree.remove()
+        around.remove()
         discard(record)
         raise
     try:
         issue = watched.issue or _checked(request, spec, story)
         with deferred():
-            watcher.stop()
-            code = _ended(issue or commit(record), tree, story)
+            code = _ended(issue or commit(record, watcher), tree, story, watcher)
     except SnapbreakerError as error:
         raise HandOver(str(error)) from error  # its exit code may say that nothing was done
     if code == Exit.OK:
@@ -117,7 +116,9 @@ def _session() -> int | None:
     return logind.open_session("snapbreaker")
 
 
-def _checkpoint(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrator) -> Record:
+def _checkpoint(
+    request: RunRequest, store: Store, around: Surroundings, lifeline: Lifeline, narrator: Narrator
+) -> Record:
     wanted = create.Request(
         scope=request.scope,
         keep=request.keep,
@@ -139,7 +140,11 @@ def _checkpoint(request: RunRequest, store: Store, lifeline: Lifeline, narrator:
                 f"cannot copy what `recover` runs on to {store.path}/lifeboat: {error.strerror}",
                 "make space there",
             ) from error
-    record = create.create(store, wanted, narrator.progress)
+    try:
+        record = create.create(store, wanted, narrator.progress, around.prepare)
+    except BaseException:
+        around.remove()
+        raise
     narrator.checkpointed(record)
     return record
 
@@ -172,20 +177,10 @@ def _watch(request: RunRequest, spec: RunSpec, tree: ProcessTree, lifeline: Life
     return watched
 
 
-def _watcher(record: Record, tree: ProcessTree, lifeline: Lifeline) -> Watcher:
-    """Who else writes in the volumes: told in the report, and not undone with the run when it is."""
-    volumes = [volume.stored.volume for volume in record.meta.volumes]
-    watch = Watch(
-        record.path,
-        [volume.mountpoint for volume in volumes],
-        [str(record.path.parent), *(volume.vault_base for volume in volumes)],
-        [Identity(owner.pid, owner.start) for owner in lifeline.owners],
-    )
-    return Watcher.start(watch, tree)
-
-
 def _checked(request: RunRequest, spec: RunSpec, story: Story) -> Issue | None:
     """Nothing tripped: what do the caller's checks and the caller say?"""
+    if not request.checks and request.confirm is None:
+        return None
     try:
         story.record.enter(State.CHECKING)
         return health_issue(request.checks, spec) or _unconfirmed(request, story.record, story.narrator)
@@ -194,23 +189,26 @@ def _checked(request: RunRequest, spec: RunSpec, story: Story) -> Issue | None:
         return Issue(IssueType.CHECK, reason, "record", time=time.time())
 
 
-def _ended(how: Committed | Issue, tree: ProcessTree, story: Story) -> int:
+def _ended(how: Committed | Issue, tree: ProcessTree, story: Story, watcher: Watcher) -> int:
     if isinstance(how, Issue):
-        return _halted(story.record, how, tree, story)
+        return _halted(how, tree, story, watcher)
+    watcher.stop()
     story.committed = how
     tree.release()
     return conclude(story.record, story)
 
 
-def _halted(record: Record, issue: Issue, tree: ProcessTree, story: Story) -> int:
+def _halted(issue: Issue, tree: ProcessTree, story: Story, watcher: Watcher) -> int:
     """The breaker is open. What still runs (a late issue: of what the command left running) dies; then put back,
     prove, report.
     """
+    record = story.record
     story.issue = issue
     story.halted(tree)
     record.pass_through(State.TRIPPED, issue=issue.as_dict(), **story.facts())
     story.narrator.tripped(record, story)
-    story.outcome = roll_back(record, Goal(), story.narrator.progress, story.survivors())
+    story.outcome = roll_back(record, Goal(), story.narrator.progress, story.survivors(), watcher)
+    watcher.stop()
     return conclude(record, story)
 
 

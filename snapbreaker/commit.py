@@ -12,6 +12,7 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.files.undo import build_undo
+from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.systemd import SystemdError
@@ -33,20 +34,21 @@ class Committed:
         self.seconds = 0.0
 
 
-def commit(record: Record) -> Committed | Issue:
+def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
     """Write the undo set of every volume, then say *committed*.
 
     An undo set that cannot be written (no space) is an issue: a change that cannot be undone does not stay.
     """
     done = Committed()
-    bystanders = Bystanders(record, undo=False)
+    bystanders = Bystanders(record, False, watcher)
+    record.unreserve()  # the command may have filled the store; what is written from here on is small
     try:
         with suppress(SystemdError):  # `conclude` tries again, and tells
             holds.put_back(record.path)
         for volume in record.meta.volumes:
             with source(volume, undo=False) as old, live_tree(volume) as live:
                 # What others wrote is not the run's: a later rollback of it must not take that away.
-                split = bystanders.split(volume, old, pending(volume, old, live, Goal()), keep=True)
+                split = bystanders.split(volume, old, live, pending(volume, old, live, Goal()), keep=True)
                 done.changes.add(volume.stored.volume.root, split.back)
                 done.foreign += bystanders.told(volume.stored.volume.root, split, committed=True)
                 undo = build_undo(old, live, split.back, volume.stored.vault, volume.stored.record)

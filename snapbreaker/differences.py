@@ -59,7 +59,7 @@ def differences(record: Record, goal: Goal, deep: bool = False) -> Iterator[Chan
         volume = replace(volume, proof=Proof.none()) if deep else volume
         with source(volume, goal.undo) as old, live_tree(volume) as live:
             changes = sorted(pending(volume, old, live, goal), key=lambda change: sort_key(change.path))
-            stays = bystanders.split(volume, old, changes).stays if record.state is State.ROLLED_BACK else ()
+            stays = bystanders.split(volume, old, live, changes).stays if record.state is State.ROLLED_BACK else ()
             for change in changes:
                 if change.path in stays and not _changed_since(change, record):
                     continue

@@ -10,6 +10,7 @@ from pathlib import Path
 from snapbreaker.files.entry import Change
 from snapbreaker.files.live import LiveTree
 from snapbreaker.linux.clone import clone_file
+from snapbreaker.report.model import absolute
 
 COPIED = 256 << 20  # bytes in all that are copied where neither a link nor a reflink can be made
 
@@ -20,30 +21,34 @@ class Keepsakes:
     def __init__(self, place: Path) -> None:
         self._place = place
         self._left = COPIED
-        self.saved: list[bytes] = []
+        self.saved: set[str] = set()
 
-    def save(self, live: LiveTree, change: Change) -> None:
-        """Keep the file of ``change.new``: by a hard link, so that it costs nothing, or a copy of its content."""
+    def save(self, root: str, live: LiveTree, change: Change) -> None:
+        """Keep the file of ``change.new``: by a hard link, so that it costs nothing, or a copy of its content.
+
+        ``root`` is that of the volume, absolute.
+        """
         if change.new is None or not stat.S_ISREG(change.new.mode):
             return
-        target = self._target(change.path)
+        path = absolute(root, change.path)
+        target = self._target(path)
         try:
             os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
             with suppress(FileNotFoundError):  # of an attempt that was cut off
                 os.unlink(target)
             if self._linked(live, change.path, target) or self._copied(live, change, target):
-                self.saved.append(change.path)
+                self.saved.add(path)
         except OSError:
             return
 
-    def where(self, path: bytes) -> str:
-        """For a person: where the file is now."""
+    def where(self, path: str) -> str:
+        """For a person: where the file at ``path`` (absolute) is now."""
         if path in self.saved:
             return f"saved as {os.fsdecode(self._target(path))}"
         return "went back with the rest, and lies in the vault"
 
-    def _target(self, path: bytes) -> bytes:
-        return os.path.join(os.fsencode(self._place), path)
+    def _target(self, path: str) -> bytes:
+        return os.fsencode(self._place) + os.fsencode(path)
 
     def _linked(self, live: LiveTree, path: bytes, target: bytes) -> bool:
         directory, name = live.open_parent(path)
@@ -58,7 +63,10 @@ class Keepsakes:
         try:
             out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                return clone_file(source, out) or self._written(source, out, change.new.size)
+                if clone_file(source, out) or self._written(source, out, change.new.size):
+                    return True
+                os.unlink(target)
+                return False
             finally:
                 os.fchmod(out, stat.S_IMODE(change.new.mode) & 0o777)
                 os.fchown(out, change.new.uid, change.new.gid)

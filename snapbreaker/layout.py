@@ -8,6 +8,13 @@ KEPT = ("/run", "/tmp", "/var/log/journal", "/var/tmp")
 # What the kernel and programs show of themselves.
 INTERFACES = ("/dev", "/proc", "/run", "/sys")
 
+# Where services of the machine mount by themselves: images, containers, packages.
+MANAGED = (
+    "/snap",
+    *("/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/kubelet", "/var/lib/snapd"),
+    *("/var/lib/incus", "/var/lib/lxc", "/var/lib/lxcfs", "/var/lib/lxd", "/var/snap"),
+)
+
 # What was written there stays, since the story of a failed run is told there.
 LOGS = ("/var/log",)
 

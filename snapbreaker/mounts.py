@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from snapbreaker import layout
 from snapbreaker.backend import Volume
+from snapbreaker.dataclass import dataclass
 from snapbreaker.files.policy import Policy
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.unmount import unmount
@@ -24,16 +25,28 @@ def below(volumes: Covered) -> list[str]:
     return [mount.mountpoint for mount in read_mounts() if _counts(mount.mountpoint, volumes)]
 
 
-def undo(volumes: Covered, known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Unmount what was mounted in ``volumes`` since ``known`` was taken; (unmounted, missing) mount points.
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """``unmounted`` is gone; ``left`` was mounted since, perhaps by others; ``missing`` was mounted and is not."""
 
-    Raises OSError where a mount cannot be detached. A mount that is missing now is only told: what it showed
-    is not in the checkpoint.
+    unmounted: list[str]
+    left: list[str]
+    missing: list[str]
+
+
+def undo(volumes: Covered, known: Sequence[str]) -> Undone:
+    """Unmount what was mounted in ``volumes`` since ``known`` was taken, where that is probably the run's.
+
+    Nobody tells who mounted something. Outside of the directories that hold the system (a stick at /mnt), and
+    where services mount by themselves, it stays. Raises OSError where a mount cannot be detached. A mount that is
+    missing now is only told: what it showed is not in the checkpoint.
     """
     extra, missing = since(volumes, known)
-    for point in reversed(extra):
+    left = [point for point in extra if _may_be_others(point, volumes)]
+    gone = [point for point in reversed(extra) if point not in left]
+    for point in gone:
         unmount(point)
-    return extra, missing
+    return Undone(gone, left, missing)
 
 
 def since(volumes: Covered, known: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -54,3 +67,10 @@ def _counts(point: str, volumes: Covered) -> bool:
     if any(is_below(point, api) and is_below(api, volume.root) for api in layout.INTERFACES):
         return False
     return not policy.keeps(os.fsencode(relative(point, volume.root)))
+
+
+def _may_be_others(point: str, volumes: Covered) -> bool:
+    if not any(volume.root == "/" for volume, _ in volumes):
+        return False
+    held = any(is_below(point, directory) for directory in layout.SYSTEM)
+    return not held or any(is_below(point, directory) for directory in layout.MANAGED)

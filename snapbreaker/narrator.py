@@ -18,7 +18,7 @@ from snapbreaker.report.wording import path_text
 if TYPE_CHECKING:
     from snapbreaker.checkpoint.create import Request
     from snapbreaker.checkpoint.record import Record
-    from snapbreaker.conclude import Story
+    from snapbreaker.story import Story
 
 
 class Narrator(Protocol):
@@ -183,10 +183,15 @@ class EventNarrator:
         if report.outcome is Outcome.OBSERVED:
             for issue in report.issues:
                 self._writer.write(events.IssueFound.of(issue))
+        for note in report.foreign:
+            self._writer.write(events.ForeignWrite(note.path, note.text))
         if "restore" in phases:
             total = changes.total if changes else 0
             restored = events.Restored(total, phases["restore"], len(report.failures), report.displaced)
             self._writer.write(restored)
+            if "reconcile" in phases:
+                units = {unit.path: unit.text for unit in report.units}
+                self._writer.write(events.Reconciled(units, phases["reconcile"]))
             differing = [*report.differences, *report.failures]
             compared = {each.what: each.count for each in report.compared}
             sample = [f"{each.path}: {each.text}" for each in differing[:20]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from dataclasses import asdict
 
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.owner import Owner
@@ -12,7 +13,7 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import NEVER_STARTED, State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import release
-from snapbreaker.conclude import Story, conclude, settled_code
+from snapbreaker.conclude import conclude, settled_code
 from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.goal import Goal
@@ -22,6 +23,7 @@ from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.narrator import Narrator
 from snapbreaker.rollback import put_files_back, roll_back
 from snapbreaker.signals import deferred
+from snapbreaker.story import Story
 from snapbreaker.system import holds
 
 
@@ -88,9 +90,17 @@ def recover_record(record: Record, narrator: Narrator) -> int:
 
 
 def _early(record: Record, narrator: Narrator) -> None:
+    """In an initramfs. What was put back is noted for the report, which is made when all of it is done."""
     status = record.status
-    if State(status["state"]) not in NEVER_STARTED:
-        put_files_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress)
+    state = State(status["state"])
+    if state in NEVER_STARTED:
+        return
+    if state not in (State.TRIPPED, State.RESTORING, State.VERIFYING):
+        issue = _story(record, narrator, status).issue
+        record.pass_through(State.TRIPPED, issue=issue.as_dict() if issue else None)
+    changes = put_files_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress)
+    if changes.total or "early" not in status:
+        record.pass_through(State.RESTORING, early=asdict(changes))
 
 
 def _explained(error: OSError | SnapbreakerError, record: Record) -> SnapbreakerError:
@@ -103,7 +113,9 @@ def _explained(error: OSError | SnapbreakerError, record: Record) -> Snapbreaker
 def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Story:
     story = Story(record, narrator, verb="recover", invocation=("snapbreaker", "recover"))
     story.recall(status)
-    if story.issue is not None:
+    if "early" in status:
+        story.warnings.append("files were put back before the machine booted")
+    elif story.issue is not None:
         story.warnings.append("snapbreaker itself ended during the rollback; it was finished afterwards")
     elif "goal" not in status:
         reason = "snapbreaker itself was ended while the command ran"

@@ -21,21 +21,30 @@ from snapbreaker.files.stage import Stage, attempts
 from snapbreaker.files.tree import Tree
 from snapbreaker.files.undo import UndoSet
 from snapbreaker.files.verify import Difference, verify
+from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.process import boot_id
 from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.progress import Progress, silent
+from snapbreaker.report.model import Changes
 from snapbreaker.system.rollback import SystemRollback
 from snapbreaker.trees import below, live_tree, pending, source
 
 ATTEMPTS = 3  # something outside the run may write while files go back
 
 
-def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: Sequence[str] = ()) -> Outcome:
+def roll_back(
+    record: Record,
+    goal: Goal,
+    progress: Progress = silent,
+    errors: Sequence[str] = (),
+    watcher: Watcher | None = None,
+) -> Outcome:
     """Take ``record``'s volumes to ``goal``; the record ends in ``goal.rest`` or *failed*.
 
-    ``errors`` are what already speaks against success, such as a process that could not be killed. Failures of
+    ``errors`` are what already speaks against success, such as a process that could not be killed; ``watcher``
+    tells what others go on writing. Failures of
     single paths are in the outcome. Raises nothing but for bugs: an error that ends the work on a volume is in
     ``Outcome.errors``.
     """
@@ -48,7 +57,7 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
         _undo_mounts(record, goal, outcome)
     except OSError as error:
         outcome.errors.append(f"cannot unmount {_where(error)}: {error.strerror}")
-    bystanders = Bystanders(record, goal.undo)
+    bystanders = Bystanders(record, goal.undo, watcher)
     for volume in record.meta.volumes:
         vault.unreserve(volume.stored.vault)
         mine = VolumeOutcome(volume.stored.volume.root)
@@ -67,21 +76,22 @@ def roll_back(record: Record, goal: Goal, progress: Progress = silent, errors: S
     return outcome
 
 
-def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> None:
+def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> Changes:
     """Before the machine boots: put the files of every volume back that is mounted already, so that it can.
 
-    The record stays in *restoring*: `recover` does it all again later in the boot, and proves it. Raises OSError,
-    SnapbreakerError.
+    The record stays in *restoring*: `recover` does it all again later in the boot, and proves it. Returns what was
+    put back. Raises OSError, SnapbreakerError.
     """
-    if State(record.status["state"]) not in (State.RESTORING, State.VERIFYING):
-        record.pass_through(State.TRIPPED)
     begin(record, goal)
     system, bystanders = SystemRollback.nothing(record), Bystanders(record, goal.undo)
     mounted = {mount.mountpoint for mount in read_mounts()}
+    changes = Changes()
     for volume in record.meta.volumes:
         if volume.stored.volume.mountpoint in mounted:
-            mine, outcome = VolumeOutcome(volume.stored.volume.root), Outcome()
-            _VolumeRollback(volume, goal, mine, outcome, system, bystanders).run(progress)
+            mine = VolumeOutcome(volume.stored.volume.root)
+            _VolumeRollback(volume, goal, mine, Outcome(), system, bystanders).run(progress)
+            changes.join(mine.changes)
+    return changes
 
 
 def _undo_mounts(record: Record, goal: Goal, outcome: Outcome) -> None:
@@ -89,9 +99,14 @@ def _undo_mounts(record: Record, goal: Goal, outcome: Outcome) -> None:
     meta = record.meta
     volumes = [(volume.stored.volume, volume.stored.policy) for volume in meta.volumes]
     if meta.kind == "run" and not goal.undo and meta.boot == boot_id():
-        outcome.unmounted, outcome.missing_mounts = mounts.undo(volumes, meta.mounts)
-        return
-    extra, missing = mounts.since(volumes, meta.mounts)
+        undone = mounts.undo(volumes, meta.mounts)
+        outcome.unmounted, extra, missing = undone.unmounted, undone.left, undone.missing
+        ours = {volume.mountpoint for volume, _ in volumes}
+        system = any(volume.root == "/" for volume, _ in volumes)
+        outcome.missing_mounts = [point for point in missing if point in ours or not system]
+        missing = [point for point in missing if point not in outcome.missing_mounts]
+    else:
+        extra, missing = mounts.since(volumes, meta.mounts)
     outcome.notes += [f"left mounted: {point}, which was not when the checkpoint was made" for point in extra]
     outcome.notes += [f"no longer mounted: {point}" for point in missing]
 
@@ -173,7 +188,7 @@ class _VolumeRollback:
                 self._restore(old, live, split, progress)
                 self._outcome.restore_seconds += time.monotonic() - started
                 started = time.monotonic()
-                mine.differences = [one for one in self._verified(old, live) if one.path not in split.stays]
+                mine.differences = self._left(live, split, self._verified(old, live))
                 mine.compared = True
                 mine.verify_seconds += time.monotonic() - started
                 if not (mine.differences or mine.failures):
@@ -187,13 +202,25 @@ class _VolumeRollback:
         return split
 
     def _split(self, old: Tree, live: LiveTree) -> Split:
-        return self._bystanders.split(self._volume, old, pending(self._volume, old, live, self._goal))
+        """What others write once files are on their way back stays in any case: it would have no end."""
+        changes = pending(self._volume, old, live, self._goal)
+        return self._bystanders.split(self._volume, old, live, changes, keep=self._mine.compared or None)
+
+    def _left(self, live: LiveTree, split: Split, differences: list[Difference]) -> list[Difference]:
+        """Those that are neither meant to stay nor made by others meanwhile."""
+        late = self._bystanders.late(live, split, differences)
+        self._tell(late)
+        return [one for one in differences if one.path not in split.stays | late.stays]
+
+    def _tell(self, split: Split) -> None:
+        known = {path for path, _ in self._mine.foreign}
+        told = self._bystanders.told(self._mine.root, split)
+        self._mine.foreign += [one for one in told if one[0] not in known]
 
     def _restore(self, old: Tree, live: LiveTree, split: Split, progress: Progress) -> None:
         mine = self._mine
-        self._bystanders.save(live, split)
-        known = {path for path, _ in mine.foreign}
-        mine.foreign += [one for one in self._bystanders.told(mine.root, split) if one[0] not in known]
+        self._bystanders.save(mine.root, live, split)
+        self._tell(split)
         mine.touch(split.back)
         if split.back:
             stage = Stage(self._volume.stored.vault)

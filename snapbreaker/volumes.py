@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from snapbreaker import layout
@@ -196,10 +196,10 @@ def _add_scope(
         if any(volume.root == mount.mountpoint for volume in found):
             continue
         why = _why_left_out(mount, mounts, kept, found) or (_no_system(mount) if system else "")
-        if why:
-            left_out[mount.mountpoint] = why
-        else:
+        if not why:
             found.append(_Found(mount.mountpoint, mount))
+        elif not _is_part_of_one(mount, left_out):
+            left_out[mount.mountpoint] = why
 
 
 def _submounts(top: Mount, root: str, mounts: Sequence[Mount]) -> list[Mount]:
@@ -238,6 +238,12 @@ def _why_left_out(mount: Mount, mounts: Sequence[Mount], kept: Sequence[str], fo
     if "ro" in mount.options.split(","):
         return f"mounted read-only ({mount.fstype})"
     return _seen_elsewhere(mount, mounts, found)
+
+
+def _is_part_of_one(mount: Mount, left_out: Collection[str]) -> bool:
+    """Whether it is no filesystem of files, below one that is left out: nobody asks for /dev/pts by name."""
+    above = (path for path in left_out if path != mount.mountpoint and is_below(mount.mountpoint, path))
+    return kind(mount.fstype) in (Kind.KERNEL, Kind.MEMORY) and any(above)
 
 
 def _no_system(mount: Mount) -> str:

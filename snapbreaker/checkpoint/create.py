@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import field
 
@@ -28,6 +28,12 @@ from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import BEFORE, capture
 from snapbreaker.volumes import Scope, discover
 
+Prepare = Callable[[Record, Sequence[Volume]], None]
+
+
+def _no_preparation(record: Record, volumes: Sequence[Volume]) -> None:
+    pass
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -45,10 +51,13 @@ class Request:
     owners: Sequence[Owner] = field(default_factory=tuple)
 
 
-def create(store: Store, request: Request, progress: Progress = silent) -> Record:
+def create(
+    store: Store, request: Request, progress: Progress = silent, prepare: Prepare = _no_preparation
+) -> Record:
     """A checkpoint in state *ready*.
 
-    Raises SnapbreakerError when it could not be made whole; nothing is left of it then.
+    ``prepare`` is called before anything is recorded of the volumes. Raises SnapbreakerError when it could not be
+    made whole; nothing is left of it then.
     """
     scope = covered(store, request.scope, request.keep, request.system)
     parts = Parts.of(scope)
@@ -62,6 +71,7 @@ def create(store: Store, request: Request, progress: Progress = silent) -> Recor
             capture(parts).save(record.path / BEFORE)
         if parts.services and request.kind == "run":
             holds.hold(record.path)
+        prepare(record, scope.volumes)
         for volume, backend in chosen:
             meta.volumes.append(_record_volume(record, volume, backend, scope, progress))
         record.save_meta(meta)

@@ -16,6 +16,11 @@ def runtime_directory() -> str:
     return "/run/snapbreaker" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "/tmp") + "/snapbreaker"
 
 
+def lock_file() -> str:
+    """The path of the lock, which is there once a snapbreaker has worked in this boot."""
+    return runtime_directory() + "/lock"
+
+
 class Lock:
     """An exclusive flock(2). Forked helpers share it: it is free when the last of them has ended."""
 
@@ -24,10 +29,9 @@ class Lock:
         self.fd = -1
 
     def __enter__(self) -> Lock:
-        directory = runtime_directory()
-        path = directory + "/lock"
+        path = lock_file()
         try:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

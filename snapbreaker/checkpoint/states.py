@@ -25,7 +25,7 @@ class State(StrEnum):
 EDGES: dict[State, frozenset[State]] = {
     State.CREATING: frozenset({State.READY}),
     State.READY: frozenset({State.RUNNING, State.RESTORING}),
-    State.RUNNING: frozenset({State.CHECKING, State.TRIPPED}),
+    State.RUNNING: frozenset({State.CHECKING, State.COMMITTED, State.TRIPPED}),
     State.CHECKING: frozenset({State.CONFIRMING, State.COMMITTED, State.TRIPPED}),
     State.CONFIRMING: frozenset({State.COMMITTED, State.TRIPPED, State.RESTORING}),
     State.TRIPPED: frozenset({State.RESTORING}),

@@ -16,9 +16,9 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import chosen, narrator_for, print_changes, told
-from snapbreaker.conclude import Story, conclude
+from snapbreaker.conclude import conclude
 from snapbreaker.conflicts import conflicts, refuse_conflicts
-from snapbreaker.differences import differences
+from snapbreaker.differences import differences, system_differences
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.goal import Goal
@@ -28,6 +28,7 @@ from snapbreaker.redo import redo, refuse
 from snapbreaker.report.wording import path_text
 from snapbreaker.rollback import roll_back
 from snapbreaker.signals import deferred
+from snapbreaker.story import Story
 
 EXAMPLES = """\b
 Examples:
@@ -157,7 +158,7 @@ def _inside(record: Record, path: str) -> str:
 
 
 def _preview(record: Record, goal: Goal, as_json: bool) -> int:
-    print_changes(differences(record, goal), as_json)
+    print_changes([*differences(record, goal), *system_differences(record, goal)], as_json)
     if goal.undo and (found := conflicts(record, goal.paths)):
         for path in found:
             click.echo(f"conflict: {path_text(os.fsdecode(path))} changed again since the run", err=True)

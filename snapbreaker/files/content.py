@@ -6,7 +6,8 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 
-from snapbreaker.files.tree import Content, Extent
+from snapbreaker.files.entry import Entry
+from snapbreaker.files.tree import Content, Extent, Tree
 from snapbreaker.linux.clone import (
     clone_file,
     clone_range,
@@ -86,6 +87,15 @@ def same_content(a: Content, b: Content) -> bool:
             if _read(a, offset, length) != _read(b, offset, length):
                 return False
     return True
+
+
+def beginning(tree: Tree, entry: Entry, length: int) -> bytes:
+    """The first ``length`` bytes of a file of ``tree`` that has as many. Raises OSError."""
+    content = tree.content(entry)
+    try:
+        return _read(content, 0, length)
+    finally:
+        content.close()
 
 
 def same_sparseness(a: Content, b: Content) -> bool:

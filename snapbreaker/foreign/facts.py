@@ -34,6 +34,7 @@ class Origin:
 class _Foreign:
     generation: int
     path: str
+    how: str
     shared: bool
 
 
@@ -68,20 +69,24 @@ class Facts:
         key = _key(inode)
         seen = self._seen.get(key)
         if isinstance(seen, _Foreign) and generation in (None, seen.generation):
-            if seen.path == origin.path:
+            if (seen.path, seen.how) == (origin.path, origin.how):
                 return
-            seen.path = origin.path
+            seen.path, seen.how = origin.path, origin.how
             self._append_foreign(inode, seen.generation, origin)
             return
         shared = isinstance(seen, int) and generation in (None, seen)
         known = seen if generation is None and isinstance(seen, int) else generation or 0
-        self._seen[key] = _Foreign(known, origin.path, shared)
+        self._seen[key] = _Foreign(known, origin.path, origin.how, shared)
         self._append_foreign(inode, known, origin)
         if shared:
             self._append({"run": [*inode, known]})
 
     def begin(self, **facts: Any) -> None:
         self._append({"format": FORMAT, **facts})
+
+    def caught_up(self, reason: str, unjudged: int) -> None:
+        """All that was written up to now is noted; as ``end``, but more may come."""
+        self._append({"caught up": self.failure or reason, "unjudged": unjudged})
 
     def end(self, reason: str, unjudged: int = 0) -> None:
         """The last line. ``reason`` says why it is not all, empty when it is."""

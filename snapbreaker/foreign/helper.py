@@ -27,7 +27,8 @@ _FAILURES = 1000  # errors in a row that no event accounts for
 
 
 class Helper:
-    """``group`` is the fanotify group, ``control`` the worker's socket: any byte, or its end, means stop.
+    """``group`` is the fanotify group, ``control`` the worker's socket: a byte means catch up and say so, its end
+    means stop.
 
     ``ignored`` are directories whose files are snapbreaker's own: vaults and the store.
     """
@@ -56,13 +57,25 @@ class Helper:
             ancestry.refresh_if_due()
             if self._group in ready:
                 self.take()
-            if self._control in ready:
+            if self._control in ready and not self._told_to_catch_up():
                 break
-        reason = self._drain() or self._scan()
-        if self._lost and not reason:
-            reason = f"{self._lost} writes could not be looked at"
         ancestry.close()
-        self._facts.end(reason, self._unjudged)
+        self._facts.end(self._caught_up(), self._unjudged)
+
+    def _told_to_catch_up(self) -> bool:
+        """Do so, and say that it is done. False: told to end, or left alone."""
+        with suppress(OSError):
+            if not os.read(self._control, 1):
+                return False
+            self._facts.caught_up(self._caught_up(), self._unjudged)
+            os.write(self._control, b"+")
+            return True
+        return False
+
+    def _caught_up(self) -> str:
+        """Take what is left, look who still holds files. Why that is not all, empty when it is."""
+        reason = self._drain() or self._scan() or self._drain()  # again: what was closed while we looked
+        return reason or (f"{self._lost} writes could not be looked at" if self._lost else "")
 
     def take(self) -> int:
         """Handle one batch; how many events it held.

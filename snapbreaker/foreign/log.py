@@ -37,7 +37,7 @@ def read(record: Path, wait: float = 0.5) -> ForeignWrites:
     """The log in the record directory ``record``. Never raises for what it holds, or that there is none.
 
     While the watcher is at work (after its worker's death it ends by itself) its last line is waited for, at most
-    ``wait`` seconds.
+    ``wait`` seconds; with 0 what is there now counts (see ``Watcher.catch_up``).
     """
     deadline = time.monotonic() + wait
     while True:
@@ -79,6 +79,7 @@ def _gathered(lines: list[dict[str, Any]]) -> ForeignWrites:
     found = ForeignWrites()
     generations: dict[Inode, int] = {}
     for fact in lines[1:]:
+        found.unjudged = fact.get("unjudged", found.unjudged)
         kind = "foreign" if "foreign" in fact else "run"
         if kind not in fact:
             continue
@@ -95,7 +96,6 @@ def _gathered(lines: list[dict[str, Any]]) -> ForeignWrites:
             where = found.shared if inode in found.shared else found.foreign_only
             where[inode] = Origin(**fact)
     found.reason = _reason(lines)
-    found.unjudged = lines[-1].get("unjudged", 0)
     found.complete = not found.reason
     return found
 
@@ -106,6 +106,8 @@ def _reason(lines: list[dict[str, Any]]) -> str:
         return str(reason)
     if "end" in lines[-1]:
         return str(lines[-1]["end"])
+    if _is_at_work(first):
+        return next((str(fact["caught up"]) for fact in reversed(lines) if "caught up" in fact), "")
     if first.get("boot") != boot_id():
         return "the machine went down while foreign writes were watched"
     return "the process that watched foreign writes ended before the run did"

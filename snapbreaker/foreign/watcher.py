@@ -103,6 +103,17 @@ class Watcher:
         finally:
             os.close(log)
 
+    def catch_up(self, timeout: float = 3.0) -> bool:
+        """Have all that was written up to now noted in the log; whether it was. Watching goes on."""
+        if self._control is None:
+            return False
+        try:
+            self._control.settimeout(timeout)
+            self._control.send(b"c")
+            return self._control.recv(1) == b"+"
+        except OSError:  # it is dead, or too slow: what it has noted counts
+            return False
+
     def stop(self, timeout: float = 3.0) -> bool:
         """Have it take what is left and end; whether it did. After ``timeout`` seconds it is killed.
 

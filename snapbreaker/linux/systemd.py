@@ -58,8 +58,10 @@ def booted() -> bool:
     return os.path.isdir("/run/systemd/system")
 
 
-def _open(path: str) -> socket.socket:
+def _open(path: str) -> tuple[socket.socket, bytes]:
     """An authenticated connection (D-Bus specification, "Authentication Protocol"). Raises OSError.
+
+    What had arrived right behind the answer comes with it: PID 1 sends each signal to all who are connected.
 
     All is said in one go, as systemctl does it. Where BEGIN comes by itself with a message right behind it, PID 1
     may read both at once and look at the message only when more arrives: never (seen with systemd 252).
@@ -70,7 +72,7 @@ def _open(path: str) -> socket.socket:
         connection.connect(path)
         connection.sendall(b"\0AUTH EXTERNAL %s\r\nBEGIN\r\n" % str(os.geteuid()).encode().hex().encode())
         answer = b""
-        while not answer.endswith(b"\r\n"):
+        while b"\r\n" not in answer:
             data = connection.recv(256)
             if not data:
                 raise ConnectionResetError(errno.ECONNRESET, "it does not accept us")
@@ -80,7 +82,7 @@ def _open(path: str) -> socket.socket:
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, answer.partition(b"\r\n")[2]
 
 
 class Manager:
@@ -217,12 +219,13 @@ class Manager:
     def _connected(self) -> socket.socket:
         if self._socket is None:
             try:
-                self._socket = _open(SOCKET)
+                self._socket, behind = _open(SOCKET)
             except OSError as error:
                 raise SystemdError(
                     f"cannot speak to systemd by {SOCKET}: {error}", "is systemd PID 1, and are we root?"
                 ) from error
             self._parser = Parser()
+            self._parser.add_data(behind)
         return self._socket
 
     def _call(
@@ -255,7 +258,9 @@ class Manager:
         while True:
             reply = self._parser.get_next_message()
             if reply is None:
-                connection.settimeout(max(deadline - time.monotonic(), 0.001))
+                if (left := deadline - time.monotonic()) <= 0:  # signals may keep coming
+                    raise TimeoutError
+                connection.settimeout(left)
                 data = connection.recv(1 << 16)
                 if not data:
                     raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))

@@ -138,6 +138,24 @@ class Restored(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Reconciled(Event):
+    """Services follow the files that went back."""
+
+    event: ClassVar[str] = "reconciled"
+    units: Annotated[dict[str, str], "what was done to each unit: stopped, started, restarted and why"]
+    seconds: Annotated[float, "time that it took"]
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignWrite(Event):
+    """Somebody else wrote in scope during the run."""
+
+    event: ClassVar[str] = "foreign"
+    path: Annotated[str, "the file"]
+    what: Annotated[str, "who wrote it, and what became of it"]
+
+
+@dataclass(frozen=True, slots=True)
 class Verified(Event):
     """The machine was compared with the checkpoint."""
 
@@ -210,6 +228,8 @@ KINDS: tuple[type[Event], ...] = (
     Halted,
     Restoring,
     Restored,
+    Reconciled,
+    ForeignWrite,
     Verified,
     Committed,
     Progress,

@@ -157,6 +157,14 @@ class Changes:
                 sample.append(PathAspects(absolute(root, change.path), aspect_names(change.aspects)))
         self.sample.extend(times_only[: SAMPLE_LIMIT - len(self.sample)])
 
+    def join(self, other: Changes) -> None:
+        """Count those of ``other`` too."""
+        self.added += other.added
+        self.changed += other.changed
+        self.removed += other.removed
+        self.size += other.size
+        self.sample.extend(other.sample[: SAMPLE_LIMIT - len(self.sample)])
+
     def _count(self, change: Change) -> None:
         if change.old is None:
             self.added += 1

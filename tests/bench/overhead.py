@@ -13,9 +13,22 @@ from typing import NamedTuple
 
 from tests.bench.measure import Samples, heading, run, table
 from tests.lab import loopfs
+from tests.lab.machine import Machine
 
 BUNDLER = Path(__file__).resolve().parents[2] / "scripts/bundle"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # a version manager would take longer to find python3 than it runs
+
+
+HEAD = ["", "median, ms", "range, ms"]
+# Times a command in the machine itself: seconds from exec to exit, and what it printed.
+TIMER = """
+import json, subprocess, sys, time
+started = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+print(json.dumps([time.perf_counter() - started, done.stdout]))
+sys.stderr.write(done.stderr)
+sys.exit(done.returncode)
+"""
 
 
 class Place(NamedTuple):
@@ -44,7 +57,29 @@ def bench(options: Namespace, scratch: Path) -> str:
     finally:
         filesystem.close()
     facts = (f"{options.files} files on ext4, loop image in {options.images}", f"{options.rounds} rounds in turn")
-    return f"{heading('Overhead', *facts)}\n{table(['', 'median, ms', 'range, ms'], rows)}\n"
+    small = f"{heading('Overhead', *facts)}\n{table(HEAD, rows)}\n"
+    return "\n".join([small, *(system(fstype, options, scratch) for fstype in ("btrfs", "ext4"))])
+
+
+def system(fstype: str, options: Namespace, scratch: Path) -> str:
+    """The same on a whole machine, with packages, units, accounts and ports captured before and after."""
+    machine = Machine.create(fstype, scratch)
+    try:
+        machine.boot()
+
+        def inside(argv: Sequence[str]) -> tuple[float, str]:
+            done = machine.run("python3", "-I", "-c", TIMER, *argv, timeout=300)
+            if done.returncode:
+                raise SystemExit(f"{' '.join(argv)}: {done.stderr.strip()}")
+            seconds, said = json.loads(done.stdout)
+            return seconds, said
+
+        rows = measured(Place(inside, "snapbreaker", "", "/var/lib/snapbreaker"), options.rounds)
+        files = int(inside(["sh", "-c", "find / -xdev | wc -l"])[1])
+    finally:
+        machine.close()
+    facts = (f"a booted Debian with {files:,} files on {fstype}, the system as scope", f"{options.rounds} rounds")
+    return f"{heading(f'Overhead of a system run on {fstype}', *facts)}\n{table(HEAD, rows)}\n"
 
 
 def measured(place: Place, rounds: int) -> list[list[str]]:
@@ -54,7 +89,7 @@ def measured(place: Place, rounds: int) -> list[list[str]]:
         "true": ["true"],
         "python3 -I -c pass": ["python3", "-I", "-c", "pass"],
         "snapbreaker --version": [place.bundle, "--version"],
-        "snapbreaker run -- true": [*own, "run", "--scope", place.scope, "--", "true"],
+        "snapbreaker run -- true": [*own, "run", *(["--scope", place.scope] if place.scope else []), "--", "true"],
     }
     samples = {name: Samples() for name in sides}
     besides = samples["… besides the file checkpoint"] = Samples()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.lab import debian, loopfs, sessions
+from tests.lab import debian, loopfs
 from tests.lab.tool import Tool, cgroups
 
 
@@ -17,14 +17,6 @@ class MakeFilesystem(Protocol):
     def __call__(
         self, fstype: str, size: int = ..., options: str = ..., name: str = ...
     ) -> loopfs.LoopFilesystem: ...
-
-
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Path]:
-    """This session's own directory for images and mounts."""
-    directory = sessions.open_session()
-    yield directory
-    sessions.close_session(directory)
 
 
 @pytest.fixture(scope="session")

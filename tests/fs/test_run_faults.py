@@ -45,7 +45,8 @@ class Run:
             f"&& {sys.executable} {comparer.__file__} save . {self.saved}"
         )
         end = "true" if commits else "echo 'ERROR: no more'; sleep 60"
-        return ["run", "--scope", str(self.root), "--", "sh", "-c", f"cd {self.root} && {change} && {end}"]
+        command = ["sh", "-c", f"cd {self.root} && {change} && {end}"]
+        return ["run", "--scope", str(self.root), "--check", "true", "--", *command]
 
     def is_before(self) -> bool:
         return comparer.differences(self.before, comparer.snapshot(self.root)) == []

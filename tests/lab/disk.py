@@ -15,7 +15,7 @@ from tests.lab.errors import LabError
 SIZE = 2 * loopfs.GIB
 # xfs: copies of one image have one UUID. btrfs: as most distributions install it.
 OPTIONS = {"ext4": "noatime", "xfs": "noatime,nouuid", "btrfs": "noatime,subvol=@"}
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,11 @@ class Disk:
         return [user for mountpoint in sessions.mounts_below(self.path) for user in sessions.unmount(mountpoint)]
 
     def remount(self) -> None:
-        """Mount what is the root now: after a rollback of a btrfs ``@`` is another subvolume."""
-        if left := self.unmount():
-            raise LabError(f"processes outside of the machine used its root: {left}")
+        """Mount what is the root now: after a rollback of a btrfs ``@`` is another subvolume.
+
+        LabError when a process outside of the machine has something of it open.
+        """
+        _run("umount", str(self.path))
         self.mount()
 
     @contextmanager
@@ -71,6 +73,7 @@ class Disk:
 
 
 def missing(fstype: str) -> str:
+    """What keeps this machine from making such a disk, with the remedy; empty when nothing does."""
     return debian.missing() or loopfs.missing_for(fstype)
 
 
@@ -123,6 +126,8 @@ def _make(fstype: str, session: Path, result: Path) -> None:
         disk = attach(filesystem.image, filesystem.path, fstype)
         disk.mount()
         _boot_once(disk, session)
+        for journal in disk.path.glob("var/log/journal/*/*"):
+            journal.unlink()
         disk.unmount()
         _run("cp", "--sparse=always", str(disk.image), str(result))
     finally:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import comparer
-from tests.lab import bundle, container, disk
+from tests.lab import bundle, cgroups, container, disk
 from tests.lab.container import Container, Word, descendants, login
 from tests.lab.errors import LabError
 
@@ -39,13 +39,21 @@ _numbers = itertools.count(1)
 
 @dataclass(slots=True)
 class Machine:
-    """``root`` is the machine's root seen from outside, whether it is booted or not."""
+    """``root`` is the machine's root seen from outside, whether it is booted or not.
+
+    It is mounted anew at each boot and at each end: a test holds nothing open there meanwhile.
+    """
 
     name: str
     disk: disk.Disk
     session: Path
     container: Container | None = None
     started: dict[subprocess.Popen[bytes], bool] = field(default_factory=dict)
+
+    @staticmethod
+    def missing(fstype: str) -> str:
+        """What keeps this machine from having such machines, with the remedy; empty when nothing does."""
+        return disk.missing(fstype) or cgroups.missing()
 
     @classmethod
     def create(cls, fstype: str, session: Path, name: str = "") -> Machine:

@@ -28,6 +28,11 @@ mount -t sysfs -o ro,nosuid,noexec,nodev sysfs sys
 mount -t cgroup2 -o nosuid,noexec,nodev cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755,nosuid,size=16m tmpfs dev
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs run
+# Each boot has an id of its own, as on a machine.
+cat proc/sys/kernel/random/uuid >run/boot-id
+chmod 444 run/boot-id
+mount --bind run/boot-id proc/sys/kernel/random/boot_id
+rm run/boot-id
 
 (
 	umask 0

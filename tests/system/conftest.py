@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from tests.lab import cgroups, disk, loopfs, sessions
+from tests.lab import loopfs
 from tests.lab.machine import Machine
 
 
 class MakeMachine(Protocol):
     def __call__(self, fstype: str, name: str = ...) -> Machine: ...
-
-
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Path]:
-    """This session's own directory for disks and mounts."""
-    directory = sessions.open_session()
-    yield directory
-    sessions.close_session(directory)
 
 
 @pytest.fixture
@@ -30,7 +21,7 @@ def make_machine(request: pytest.FixtureRequest) -> Iterator[MakeMachine]:
     made: list[Machine] = []
 
     def make(fstype: str, name: str = "") -> Machine:
-        if reason := disk.missing(fstype) or cgroups.missing():
+        if reason := Machine.missing(fstype):
             pytest.skip(reason)
         made.append(Machine.create(fstype, request.getfixturevalue("lab"), name))
         return made[-1]

@@ -16,9 +16,8 @@ _LOGINS = re.compile(r"session-|user@|user-runtime-dir@|run-u|systemd-(hostnamed
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    packages: str
+    packages: str  # with selections, holds among them
     audit: str
-    holds: str
     units: dict[str, str]
     enabled: dict[str, str]
     failed: str
@@ -36,7 +35,6 @@ def facts(machine: Machine) -> Facts:
     return Facts(
         packages=said(machine, "dpkg-query", "-W", "-f", "${Package} ${Version} ${Status}\\n"),
         audit=said(machine, "dpkg", "--audit"),
-        holds=said(machine, "apt-mark", "showhold"),
         units=_units(said(machine, "systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager")),
         enabled=_states(said(machine, "systemctl", "list-unit-files", "--no-legend", "--no-pager")),
         failed=said(machine, "systemctl", "list-units", "--failed", "--no-legend"),

@@ -15,6 +15,8 @@ from tests.lab.machine import Machine
 from tests.system.conftest import MakeMachine
 
 REPOSITORY = Path(__file__).parents[2]
+MISSING = Machine.missing("ext4") or Machine.missing("btrfs")
+needs_machines = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 DYING_SESSION = """
 import os, signal, sys
 from tests.lab import sessions
@@ -84,6 +86,7 @@ def processes_in(cgroup: Path) -> set[int]:
     return {int(pid) for file in cgroup.rglob("cgroup.procs") for pid in file.read_text().split()}
 
 
+@needs_machines
 def test_close_leaves_nothing(lab: Path) -> None:
     before = set(lab.iterdir())
     machine = Machine.create("btrfs", lab, "gone")
@@ -100,6 +103,7 @@ def test_close_leaves_nothing(lab: Path) -> None:
     assert [pid for pid in processes if Path(f"/proc/{pid}").exists()] == []
 
 
+@needs_machines
 @pytest.mark.parametrize("killed", ["alone", "with its keeper"])
 def test_sweep_after_a_killed_owner(killed: str) -> None:
     argv = [sys.executable, "-c", DYING_SESSION, killed]

@@ -49,6 +49,19 @@ def test_commands_get_their_arguments_and_give_their_status(ext4_machine: Machin
     assert said.stderr == "err\n"
 
 
+def test_each_boot_is_one_of_its_own(ext4_machine: Machine) -> None:
+    def boot_id() -> str:
+        return ext4_machine.run("cat", "/proc/sys/kernel/random/boot_id").stdout
+
+    first = boot_id()
+    assert ext4_machine.run("journalctl", "-q", "--list-boots").stdout.count("\n") == 1
+    ext4_machine.reboot()
+    assert boot_id() not in (first, "")
+    assert ext4_machine.run("journalctl", "-q", "--list-boots").stdout.count("\n") == 2
+    refused = ext4_machine.run("sh", "-c", "echo 1 >/proc/sys/vm/drop_caches")
+    assert "Read-only file system" in refused.stderr
+
+
 def test_a_session_is_one_of_logind(ext4_machine: Machine) -> None:
     def cgroup(session: bool) -> str:
         lines = ext4_machine.run("cat", "/proc/self/cgroup", session=session).stdout.splitlines()

@@ -35,6 +35,8 @@ EXAMPLES = (
     events.Halted(0.0009, True, 7, [12]),
     events.Restoring(["/srv"]),
     events.Restored(214, 0.8, 0, "/srv/.snapbreaker/7/restore.1"),
+    events.Reconciled({"nginx.service": "restarted: /etc/nginx/nginx.conf went back"}, 0.2),
+    events.ForeignWrite("/var/mail/bob", "written by exim4 (pid 7, exim4.service) meanwhile; stays"),
     events.Verified(1, 2.5, {"paths": 168_000}, ["/srv/a: content"]),
     events.Committed(12, 3, 1, 3_100_000),
     events.Progress("restore", 1000, 5000),
