@@ -39,7 +39,7 @@ class Keepsakes:
             with suppress(FileNotFoundError):  # of an attempt that was cut off
                 os.unlink(target)
             privileged = change.new.mode & (stat.S_ISUID | stat.S_ISGID)
-            if not privileged and self._linked(live, change.path, target) or self._copied(live, change, target):
+            if (not privileged and self._linked(live, change.path, target)) or self._copied(live, change, target):
                 self.saved.add(path)
         except OSError:
             return
