@@ -134,12 +134,12 @@ def test_a_hold_stays(ext4_machine: Machine) -> None:
     debs.add(machine.root, configured("2.0"), Package("other"))
     judge = Judge.of(machine)
     committed(machine, *APT, "install", "other")
-    assert facts(machine).holds == "configured\n"
+    assert facts(machine).held == ["configured"]
     rolled_back(machine)
     judge.undone()
     tripped(machine, "sh", "-c", f"apt-mark unhold configured; {' '.join(APT)} install configured")
     judge.undone()
-    assert facts(machine).holds == "configured\n"
+    assert facts(machine).held == ["configured"]
 
 
 def test_users_and_ports_come_and_go(machine: Machine) -> None:
