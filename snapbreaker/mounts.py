@@ -27,11 +27,14 @@ def below(volumes: Covered) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """``unmounted`` is gone; ``left`` was mounted since, perhaps by others; ``missing`` was mounted and is not."""
+    """``unmounted`` is gone; ``left`` was mounted since, perhaps by others. ``missing`` was mounted and is not; so
+    was what is ``taken_by_others``, perhaps.
+    """
 
     unmounted: list[str]
     left: list[str]
     missing: list[str]
+    taken_by_others: list[str]
 
 
 def undo(volumes: Covered, known: Sequence[str]) -> Undone:
@@ -46,7 +49,8 @@ def undo(volumes: Covered, known: Sequence[str]) -> Undone:
     gone = [point for point in reversed(extra) if point not in left]
     for point in gone:
         unmount(point)
-    return Undone(gone, left, missing)
+    taken = [point for point in missing if _may_be_others(point, volumes)]
+    return Undone(gone, left, [point for point in missing if point not in taken], taken)
 
 
 def since(volumes: Covered, known: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -100,11 +100,8 @@ def _undo_mounts(record: Record, goal: Goal, outcome: Outcome) -> None:
     volumes = [(volume.stored.volume, volume.stored.policy) for volume in meta.volumes]
     if meta.kind == "run" and not goal.undo and meta.boot == boot_id():
         undone = mounts.undo(volumes, meta.mounts)
-        outcome.unmounted, extra, missing = undone.unmounted, undone.left, undone.missing
-        ours = {volume.mountpoint for volume, _ in volumes}
-        system = any(volume.root == "/" for volume, _ in volumes)
-        outcome.missing_mounts = [point for point in missing if point in ours or not system]
-        missing = [point for point in missing if point not in outcome.missing_mounts]
+        outcome.unmounted, outcome.missing_mounts = undone.unmounted, undone.missing
+        extra, missing = undone.left, undone.taken_by_others
     else:
         extra, missing = mounts.since(volumes, meta.mounts)
     outcome.notes += [f"left mounted: {point}, which was not when the checkpoint was made" for point in extra]

@@ -71,12 +71,13 @@ def test_a_package_manager_is_at_work(ext4_machine: Machine) -> None:
 
 def test_systemd_is_at_work(ext4_machine: Machine) -> None:
     machine = ext4_machine
-    unit = machine.root / "etc/systemd/system/slow.service"
-    unit.write_text("[Service]\nType=oneshot\nExecStart=/bin/sleep 8\n")
+    units = machine.root / "etc/systemd/system"
+    (units / "slow.service").write_text("[Service]\nType=oneshot\nExecStart=/bin/sleep 8\n")
+    (units / "waits.service").write_text("[Unit]\nAfter=slow.service\n[Service]\nExecStart=/bin/true\n")
     assert machine.run("systemctl", "daemon-reload").returncode == 0
-    assert machine.run("systemctl", "start", "--no-block", "slow.service").returncode == 0
+    assert machine.run("systemctl", "start", "--no-block", "slow.service", "waits.service").returncode == 0
     began = time.monotonic()
-    refused(machine, "systemd has jobs queued: start of slow.service")
+    refused(machine, "systemd has jobs queued: start of waits.service")
     assert time.monotonic() - began >= 5
     # What ends within a few seconds is waited for.
     committed = machine.snapbreaker("run", "--json", "--", "true")
