@@ -6,7 +6,7 @@ from snapbreaker.errors import CheckpointError
 from snapbreaker.linux.systemd import Manager, SystemdError
 from snapbreaker.system import packages
 from snapbreaker.system.holds import BUSY
-from snapbreaker.system.owners import is_session
+from snapbreaker.system.owners import is_passing
 from snapbreaker.system.parts import Parts
 
 PATIENCE = 5.0  # s for queued jobs to end
@@ -41,4 +41,4 @@ def _refuse_busy(manager: Manager) -> None:
 
 def _jobs(manager: Manager) -> dict[int, tuple[str, str]]:
     """Those that matter: somebody may log in at any time."""
-    return {job: (unit, kind) for job, (unit, kind) in manager.jobs().items() if not is_session(unit)}
+    return {job: (unit, kind) for job, (unit, kind) in manager.jobs().items() if not is_passing(unit)}

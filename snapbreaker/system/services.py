@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from snapbreaker.linux.systemd import Manager, Unit
 from snapbreaker.system.leftovers import Leftovers
-from snapbreaker.system.owners import is_session, our_units
+from snapbreaker.system.owners import is_passing, our_units
 from snapbreaker.system.stale import stale
 from snapbreaker.system.state import UNITS
 from snapbreaker.system.target import Target
@@ -43,7 +43,7 @@ class Services:
 
     def cancel_jobs(self) -> None:
         """Nothing was queued when the run began: what is now was queued by it."""
-        self.manager.cancel(job for job, (unit, _) in self.manager.jobs().items() if not is_session(unit))
+        self.manager.cancel(job for job, (unit, _) in self.manager.jobs().items() if not is_passing(unit))
 
     def stop_extra(self) -> list[str]:
         """Stop what is up, or coming, and was not; which units that were."""
