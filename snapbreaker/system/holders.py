@@ -13,7 +13,6 @@ from snapbreaker.linux.process import pids, process
 from snapbreaker.system.owners import unit_of
 from snapbreaker.writers import writable_files
 
-
 # Directories that many share: who works there has no more to do with what changed in them than anybody else.
 _SHARED = re.compile(rb"/|/[^/]+|/(home|media|mnt|usr|var)/[^/]+|/usr/local/[^/]+")
 
