@@ -42,7 +42,7 @@ def redo(record: Record, progress: Progress = silent) -> Outcome:
         mine = VolumeOutcome(volume.stored.volume.root)
         outcome.volumes.append(mine)
         try:
-            _redo_volume(volume, record.status["since"], mine, outcome, progress)
+            _redo_volume(volume, record.status["since"], mine, outcome, system, progress)
         except (OSError, SnapbreakerError) as error:
             outcome.errors.append(told(mine.root, error))
     system.reconcile({path for each in outcome.volumes for path in each.files})
@@ -52,7 +52,12 @@ def redo(record: Record, progress: Progress = silent) -> Outcome:
 
 
 def _redo_volume(
-    volume: VolumeRecord, since: dict[str, int], mine: VolumeOutcome, outcome: Outcome, progress: Progress
+    volume: VolumeRecord,
+    since: dict[str, int],
+    mine: VolumeOutcome,
+    outcome: Outcome,
+    system: SystemRollback,
+    progress: Progress,
 ) -> None:
     vault = volume.stored.vault
     first = since.get(str(volume.stored.volume.number), 1)
@@ -62,6 +67,8 @@ def _redo_volume(
             with Displaced.open(vault, attempt, live) as old:
                 started = time.monotonic()
                 changes = list(old.changes(live))
+                if system.let_go(mine.root, changes):
+                    changes = list(old.changes(live))
                 mine.changes.add(mine.root, changes)
                 mine.touch(changes)
                 stage = Stage(vault)

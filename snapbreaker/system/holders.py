@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
@@ -11,6 +12,9 @@ from snapbreaker.files.entry import Change
 from snapbreaker.linux.process import pids, process
 from snapbreaker.system.owners import unit_of
 from snapbreaker.writers import writable_files
+
+# Directories that many share: who works there has no more to do with what changed in them than anybody else.
+_SHARED = re.compile(rb"/|/[^/]+|/(home|media|mnt|usr|var)/[^/]+|/usr/local/[^/]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,8 @@ class Holder:
 def holders(root: str, changes: Collection[Change]) -> list[Holder]:
     """Processes that have a changed file open for writing, or whose working directory has one in or below it.
 
-    A database server works in its data directory, and opens most files only now and then. By inode, so also those
-    in other mount namespaces are found.
+    A database server works in its data directory, and opens most files only now and then; places that many share,
+    such as /root and /var/lib, tell nothing. By inode, so also those in other mount namespaces are found.
     """
     top = os.fsencode(root.rstrip("/"))
     files = [change for change in changes if change.new is not None and not change.new.is_dir]
@@ -50,12 +54,13 @@ def _is_directory(change: Change) -> bool:
 
 
 def _first_below(paths: Iterator[bytes]) -> dict[bytes, bytes]:
-    """Each directory above any of ``paths``, with the first of them."""
+    """Each directory above any of ``paths`` that is not shared, with the first of them."""
     found: dict[bytes, bytes] = {}
     for path in paths:
         above = path.rpartition(b"/")[0]
         while above and above not in found:
-            found[above] = path
+            if not _SHARED.fullmatch(above):
+                found[above] = path
             above = above.rpartition(b"/")[0]
     return found
 

@@ -16,18 +16,19 @@ class Leftovers:
     """Find the cgroups of ``units`` while they are up; ``kill`` what is left there when they are down."""
 
     def __init__(self, units: Collection[str]) -> None:
-        self._cgroups: list[Cgroup] = []
+        self._cgroups: dict[str, Cgroup] = {}
         hierarchy = Hierarchy.find()
         wanted = frozenset(units)
-        paths = {path for pid in pids() if unit_of(pid) in wanted and (path := _top(pid))}
-        for path in paths if hierarchy else ():
+        paths = {path: unit for pid in pids() if (unit := unit_of(pid)) in wanted and (path := _top(pid))}
+        for path, unit in paths.items() if hierarchy else ():
             directory = hierarchy.directory(path) if hierarchy else None
             if directory and (cgroup := _opened(directory)):
-                self._cgroups.append(cgroup)
+                self._cgroups[unit] = cgroup
 
-    def kill(self) -> None:
-        for cgroup in self._cgroups:
-            if cgroup.pids():
+    def kill(self, stopped: Collection[str]) -> None:
+        """Of those that ``stopped``; where that was refused the unit is up, and keeps its processes."""
+        for unit, cgroup in self._cgroups.items():
+            if unit in stopped and cgroup.pids():
                 cgroup.kill()
                 cgroup.wait_empty(_GONE)
             cgroup.close()

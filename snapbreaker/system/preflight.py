@@ -6,7 +6,7 @@ from snapbreaker.errors import CheckpointError
 from snapbreaker.linux.systemd import Manager, SystemdError
 from snapbreaker.system import packages
 from snapbreaker.system.holds import BUSY
-from snapbreaker.system.owners import is_session
+from snapbreaker.system.owners import is_passing
 from snapbreaker.system.parts import Parts
 
 PATIENCE = 5.0  # s for queued jobs to end
@@ -46,5 +46,5 @@ def _jobs(manager: Manager) -> dict[int, tuple[str, str]]:
     return {
         job: (unit, kind)
         for job, (unit, kind, progress) in manager.job_states().items()
-        if not is_session(unit) and not (kind == "start" and (progress == "running" or unit.endswith(".target")))
+        if not is_passing(unit) and not (kind == "start" and (progress == "running" or unit.endswith(".target")))
     }

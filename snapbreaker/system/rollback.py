@@ -153,6 +153,8 @@ class SystemRollback:
         self.outcome.stopped += services.stopped_again
         self.outcome.started += services.started
         self.outcome.restarted |= services.restarted
+        self.outcome.errors += services.errors
+        self.outcome.notes += [note for note in dict.fromkeys(services.notes) if note not in self.outcome.notes]
 
     def _compare(self) -> None:
         proof = self._proof(self._parts)

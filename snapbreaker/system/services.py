@@ -6,14 +6,13 @@ import os
 from collections.abc import Collection, Mapping
 
 from snapbreaker.linux.systemd import Manager, Unit
-from snapbreaker.system.leftovers import Leftovers
-from snapbreaker.system.owners import is_session, our_units
+from snapbreaker.system.owners import is_passing, our_units
 from snapbreaker.system.stale import stale
 from snapbreaker.system.state import UNITS
+from snapbreaker.system.stopping import Stopping
 from snapbreaker.system.target import Target
 from snapbreaker.system.units import FAILED, LOGINS, UP, counts, may_be_stopped
 
-STOP = 20.0  # s for units to stop before they are killed
 START = 90.0  # s for units to come up: systemd's own default
 
 
@@ -23,10 +22,16 @@ class Services:
     def __init__(self, manager: Manager, target: Target) -> None:
         self.manager, self._target = manager, target
         self._wanted = target.table(UNITS)
+        self._stopping = Stopping(manager)
         self._let_go: list[str] = []
+        self.errors: list[str] = []
         self.stopped_again: list[str] = []
         self.started: list[str] = []
         self.restarted: dict[str, str] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        return self._stopping.notes
 
     @property
     def comparable(self) -> bool:
@@ -43,21 +48,18 @@ class Services:
 
     def cancel_jobs(self) -> None:
         """Nothing was queued when the run began: what is now was queued by it."""
-        self.manager.cancel(job for job, (unit, _) in self.manager.jobs().items() if not is_session(unit))
+        self.manager.cancel(job for job, (unit, _) in self.manager.jobs().items() if not is_passing(unit))
 
     def stop_extra(self) -> list[str]:
         """Stop what is up, or coming, and was not; which units that were."""
-        extra = self._extra(self.manager.units())
-        self._stop(extra)
-        return extra
+        return self._stopping.end(self._extra(self.manager.units()))
 
     def let_go(self, names: Collection[str]) -> list[str]:
-        """Stop services until their files are back; which were up."""
-        units = self.manager.units()
-        running = [name for name in names if name in units and units[name].running]
-        self._stop(running)
-        self._let_go += running
-        return running
+        """Stop services until their files are back, with what needs or starts them; which were stopped."""
+        units, lost = self.manager.units(), len(self._stopping.lost)
+        stopped = self._stopping.pause([name for name in names if name in units and units[name].running])
+        self._let_go += stopped
+        return [*stopped, *self._stopping.lost[lost:]]
 
     def reload(self) -> None:
         """Have systemd read its files again; its own program, too, where that was replaced."""
@@ -69,15 +71,22 @@ class Services:
     def bring_back(self, touched: Collection[str]) -> None:
         """Stop, start and restart units until all are what they were; ``touched`` paths went back."""
         units = self.manager.units()
-        self.stopped_again = self._extra(units)
-        self._stop(self.stopped_again)
+        self.stopped_again = self._stopping.end(self._extra(units))
+        units = self.manager.units()
         self.started = self._missing(units)
-        running = {name: unit for name, unit in units.items() if self._may_be_restarted(name, unit)}
+        ours = our_units()
+        running = {
+            name: unit
+            for name, unit in units.items()
+            if unit.active == UP and may_be_stopped(name) and name not in ours
+        }
         self.restarted = stale(self.manager, running, touched, self._target.since)
-        self.manager.start(self.started)
-        self.manager.restart(self.restarted)
+        refused = self.manager.start(self.started)
+        still = self.manager.restart(self.restarted)
         self.manager.settle([*self.started, *self.restarted], START)
         self._forget_failures()
+        self.errors += [f"{name} cannot be restarted: {reason}" for name, reason in still.items()]
+        self._check_started(refused)
 
     def _extra(self, units: Mapping[str, Unit]) -> list[str]:
         ours = our_units()
@@ -97,26 +106,20 @@ class Services:
             if state == UP and self._target.concerns(UNITS, name)
             if name not in units or not units[name].running
         ]
-        for name in self._let_go:
+        for name in [*self._let_go, *self._stopping.lost]:
             was_up = self._wanted.get(name) == UP or not self._target.concerns(UNITS, name)
             if was_up and name not in down and (name not in units or not units[name].running):
                 down.append(name)
         return down
 
-    def _may_be_restarted(self, name: str, unit: Unit) -> bool:
-        return unit.active == UP and may_be_stopped(name) and name not in our_units()
-
-    def _stop(self, names: Collection[str]) -> None:
-        """What does not stop within STOP is killed, and what a service leaves behind in its cgroup too."""
-        if not names:
-            return
-        leftovers = Leftovers(names)
-        self.manager.stop(names)
-        if not self.manager.settle(names, STOP):
-            for name in names:
-                self.manager.kill(name)
-            self.manager.settle(names, STOP)
-        leftovers.kill()
+    def _check_started(self, refused: Mapping[str, str]) -> None:
+        """What the comparison with the checkpoint does not see: others than the run's that were stopped for it."""
+        units = self.manager.units()
+        for name in self.started:
+            if name not in units or not units[name].running:
+                self.errors.append(
+                    f"{name} was stopped and does not start: {refused.get(name, 'see its journal')}"
+                )
 
     def _forget_failures(self) -> None:
         """A unit that the run made fail was not failed before; one that must be up and is not stays visible."""
@@ -130,5 +133,8 @@ def _is_replaced(link: str) -> bool:
     path = os.readlink(link)
     if path.endswith(" (deleted)") or "/.snapbreaker/" in path:
         return True
-    there, running = os.stat(path), os.stat(link)
+    try:
+        there, running = os.stat(path), os.stat(link)
+    except FileNotFoundError:
+        return True
     return (there.st_dev, there.st_ino) != (running.st_dev, running.st_ino)

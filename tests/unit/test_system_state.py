@@ -117,6 +117,11 @@ def test_units_that_count() -> None:
         ("/user.slice/user-0.slice/session-c1.scope/snapbreaker-x", "session-c1.scope"),
         ("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", "user@1000.service"),
         ("/init.scope", "init.scope"),
+        ("/system.slice", ""),
+        ("/lxc.payload.c1/system.slice/nginx.service", ""),
+        ("/machine.slice/machine-c1.scope/system.slice/nginx.service", "machine-c1.scope"),
+        ("/system.slice/docker-4711.scope", "docker-4711.scope"),
+        ("/system.slice/docker.service/nested/cron.service", "docker.service"),
         ("/", ""),
         ("", ""),
     ],
@@ -128,7 +133,11 @@ def test_unit_of_a_cgroup(cgroup: str, expected: str) -> None:
 def test_logins_are_told_from_services() -> None:
     assert is_session("session-4.scope")
     assert is_session("user@0.service")
+    assert is_session("user-runtime-dir@0.service")
     assert not is_session("nginx.service")
+    assert not is_session("init.scope")
+    assert not is_session("docker-4711.scope")
+    assert not is_session("session-cleanup.service")
     assert "" not in our_units()
 
 
