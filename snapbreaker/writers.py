@@ -14,6 +14,7 @@ from snapbreaker.dataclass import dataclass
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.linux.mountinfo import Mount, read_mounts
 from snapbreaker.linux.process import Identity, Process, pids, process
+from snapbreaker.linux.served import Served, served_to
 from snapbreaker.paths import below, is_below, relative
 
 # A line of /proc/PID/maps whose permissions say writable and shared; the first field names it in map_files.
@@ -184,7 +185,10 @@ _ELSEWHERE = b"\0"  # no path: known not to be in the volume
 
 
 def writable_files(pid: int) -> Iterator[OpenFile]:
-    """Regular files behind writable descriptors and shared writable mappings, each once; none when it is gone."""
+    """Regular files behind writable descriptors and shared writable mappings, each once; none when it is gone.
+
+    None of a filesystem that a server or a program provides: one that is gone would keep us waiting for ever.
+    """
     seen: set[tuple[bytes, Inode, bool]] = set()
     for file in _all_writable(pid):
         key = (file.text, file.inode, file.mapped)
@@ -194,16 +198,17 @@ def writable_files(pid: int) -> Iterator[OpenFile]:
 
 
 def _all_writable(pid: int) -> Iterator[OpenFile]:
-    yield from _descriptors(f"/proc/{pid}")
+    served = served_to(pid)
+    yield from _descriptors(f"/proc/{pid}", served)
     leader = process(pid)
     if leader is not None and leader.state == "Z":  # the leader has ended, its threads have the files
         with suppress(OSError):
             for thread in os.listdir(f"/proc/{pid}/task"):
-                yield from _descriptors(f"/proc/{pid}/task/{thread}")
-    yield from _mappings(pid)
+                yield from _descriptors(f"/proc/{pid}/task/{thread}", served)
+    yield from _mappings(pid, served)
 
 
-def _descriptors(directory: str) -> Iterator[OpenFile]:
+def _descriptors(directory: str, served: Served) -> Iterator[OpenFile]:
     try:
         entries = os.scandir(os.fsencode(directory) + b"/fd")
     except OSError:
@@ -213,10 +218,10 @@ def _descriptors(directory: str) -> Iterator[OpenFile]:
             with suppress(OSError):
                 # The link's own permissions say how it was opened: proc_pid_fd(5).
                 if entry.stat(follow_symlinks=False).st_mode & stat.S_IWUSR:
-                    yield from _regular(entry.path, mapped=False)
+                    yield from _regular(entry.path, False, served)
 
 
-def _mappings(pid: int) -> Iterator[OpenFile]:
+def _mappings(pid: int, served: Served) -> Iterator[OpenFile]:
     try:
         with open(f"/proc/{pid}/maps", "rb") as maps:
             text = maps.read()
@@ -225,10 +230,13 @@ def _mappings(pid: int) -> Iterator[OpenFile]:
     for match in _SHARED_WRITABLE.finditer(text):
         # map_files, since maps shows another device number than stat(2) does on btrfs.
         with suppress(OSError):
-            yield from _regular(b"/proc/%d/map_files/%s" % (pid, match[1]), mapped=True)
+            yield from _regular(b"/proc/%d/map_files/%s" % (pid, match[1]), True, served)
 
 
-def _regular(link: bytes, mapped: bool) -> Iterator[OpenFile]:
+def _regular(link: bytes, mapped: bool, served: Served) -> Iterator[OpenFile]:
+    text = os.readlink(link)
+    if not text.startswith(b"/") or served.holds(text):
+        return
     facts = os.stat(link)
     if stat.S_ISREG(facts.st_mode):
-        yield OpenFile(os.readlink(link), Inode(facts.st_dev, facts.st_ino), facts.st_nlink, mapped, link)
+        yield OpenFile(text, Inode(facts.st_dev, facts.st_ino), facts.st_nlink, mapped, link)
