@@ -6,9 +6,10 @@ import subprocess
 
 import pytest
 
-from tests.lab import debs
+from tests.lab import debs, loopfs
 from tests.lab.debs import File, Package
 from tests.lab.machine import Machine
+from tests.system.conftest import MakeMachine, booted
 from tests.system.facts import facts
 from tests.system.judge import Judge, packages_are_sound
 
@@ -57,8 +58,14 @@ def configured(version: str) -> Package:
     )
 
 
-@pytest.mark.parametrize("answer", ["confold", "confnew"])
-def test_an_edited_conffile_is_upgraded_and_back(machine: Machine, answer: str) -> None:
+def on_each(more: str, usual: str) -> list[tuple[str, str]]:
+    """What is usual on each filesystem, and what does not depend on it on one."""
+    return [*((fstype, usual) for fstype in loopfs.FSTYPES), ("ext4", more)]
+
+
+@pytest.mark.parametrize(("fstype", "answer"), on_each("confold", "confnew"))
+def test_an_edited_conffile_is_upgraded_and_back(make_machine: MakeMachine, fstype: str, answer: str) -> None:
+    machine = booted(make_machine(fstype))
     debs.add(machine.root, configured("1.0"))
     apt(machine, "install", "configured")
     conffile = machine.root / "etc/configured.conf"
@@ -93,8 +100,9 @@ def test_a_downgrade(ext4_machine: Machine) -> None:
     judge.undone()
 
 
-@pytest.mark.parametrize("verb", ["remove", "purge"])
-def test_a_service_is_removed_and_back(machine: Machine, verb: str) -> None:
+@pytest.mark.parametrize(("fstype", "verb"), on_each("remove", "purge"))
+def test_a_service_is_removed_and_back(make_machine: MakeMachine, fstype: str, verb: str) -> None:
+    machine = booted(make_machine(fstype))
     debs.add(
         machine.root,
         Package(
