@@ -49,6 +49,7 @@ def started(machine: Machine, *names: str) -> None:
 
 def report(machine: Machine, which: str = "--last") -> dict[str, Any]:
     result = machine.snapbreaker("report", which, "--format", "json", session=False)
+    assert result.returncode == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
     return found
 
