@@ -106,14 +106,10 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     return code
 
 
-def _session() -> int | None:
-    """A login session for the run where we are in none: in one, `su -` leaves its processes where they are.
-
-    The descriptor that holds it open, which this process keeps to its end.
-    """
-    if os.geteuid() != 0 or not systemd.booted() or logind.in_session():
-        return None
-    return logind.open_session("snapbreaker")
+def _session() -> None:
+    """A login session for the run where we are in none: in one, `su -` leaves its processes where they are."""
+    if os.geteuid() == 0 and systemd.booted() and not logind.in_session():
+        logind.open_session("snapbreaker")
 
 
 def _checkpoint(

@@ -19,7 +19,7 @@ from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.report.model import Changes
 from snapbreaker.system import holds
 from snapbreaker.system.parts import Parts
-from snapbreaker.system.state import AFTER, capture
+from snapbreaker.system.state import AFTER, SystemState, capture
 from snapbreaker.trees import live_tree, pending, source
 
 
@@ -37,7 +37,8 @@ class Committed:
 def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
     """Write the undo set of every volume, then say *committed*.
 
-    An undo set that cannot be written (no space) is an issue: a change that cannot be undone does not stay.
+    An undo set that cannot be written (no space) is an issue: a change that cannot be undone does not stay. Nor
+    does one that may have left systemd unable to answer.
     """
     done = Committed()
     bystanders = Bystanders(record, False, watcher)
@@ -55,7 +56,12 @@ def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
                 done.octets += undo.octets
                 undo.close()
         if record.meta.parts:
-            capture(Parts(**record.meta.parts)).save(record.path / AFTER)
+            try:
+                after = _captured(Parts(**record.meta.parts))
+            except (OSError, SnapbreakerError) as error:
+                reason = f"what the run made of packages and units could not be recorded: {error}"
+                return Issue(IssueType.CHECK, reason, "commit", time=time.time())
+            after.save(record.path / AFTER)
         record.enter(State.COMMITTED)
     except (OSError, SnapbreakerError) as error:
         if record.state is not State.COMMITTED:
@@ -64,6 +70,14 @@ def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
     release(record)
     done.seconds = time.time() - done.started
     return done
+
+
+def _captured(parts: Parts) -> SystemState:
+    """The state after the run. systemd may just be executed anew: it is asked once more, by a new connection."""
+    try:
+        return capture(parts)
+    except SystemdError:
+        return capture(parts)
 
 
 def release(record: Record) -> None:

@@ -74,9 +74,12 @@ def _changed_since(change: Change, record: Record) -> bool:
 def system_differences(record: Record, goal: Goal) -> Iterator[Changed]:
     """Packages, units, accounts and ports that are not as recorded; of a committed run those that it changed."""
     parts = Parts(**record.meta.parts)
-    target = Target.of(record.path, goal.undo) if parts and not goal.paths else None
-    if target is None:
+    if not parts or goal.paths:
         return
+    try:
+        target = Target.of(record.path, goal.undo)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"what was recorded of the system cannot be read: {error!r}") from error
     for change in target.differences(capture(parts)):
         sign = "+" if not change.was else "-" if not change.now else "*"
         yield Changed(sign, f"{change.table}: {change.name}", (change.text(),))

@@ -26,6 +26,8 @@ class Keepsakes:
     def save(self, root: str, live: LiveTree, change: Change) -> None:
         """Keep the file of ``change.new``: by a hard link, so that it costs nothing, or a copy of its content.
 
+        A program with set-user-ID or set-group-ID is copied, without these: nobody keeps a way to become another.
+
         ``root`` is that of the volume, absolute.
         """
         if change.new is None or not stat.S_ISREG(change.new.mode):
@@ -36,7 +38,8 @@ class Keepsakes:
             os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
             with suppress(FileNotFoundError):  # of an attempt that was cut off
                 os.unlink(target)
-            if self._linked(live, change.path, target) or self._copied(live, change, target):
+            privileged = change.new.mode & (stat.S_ISUID | stat.S_ISGID)
+            if (not privileged and self._linked(live, change.path, target)) or self._copied(live, change, target):
                 self.saved.add(path)
         except OSError:
             return

@@ -13,12 +13,13 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from snapbreaker.linux.durable import write_file
+from snapbreaker.linux.durable import sync_directory, write_file
+from snapbreaker.linux.writeback import sync_filesystem
 
 KEY = "key"
 RECOVER, BOOT = "recover", "boot"
@@ -46,32 +47,44 @@ def needed(roots: Iterable[str]) -> bool:
 
 
 def prepare(store: Path) -> Path:
-    """Make the lifeboat in ``store`` if there is none of just these files; returns its directory.
+    """Make the lifeboat in ``store`` if there is none of just these files, whole; returns its directory.
 
-    Must be called when everything is loaded (``preload``). Raises OSError.
+    It is on disk before it has its name. Must be called when everything is loaded (``preload``). Raises OSError.
     """
-    libraries, modules = _libraries(), _modules()
-    key = _key([*libraries, *modules.values()])
+    libraries = _libraries()
+    interpreter = os.path.realpath("/proc/self/exe")
+    copies = {f"lib/{os.path.basename(path)}": path for path in libraries}
+    copies |= {"lib/python": interpreter} | {f"python/{name}": source for name, source in _modules().items()}
+    facts = {source: os.stat(source) for source in copies.values()}
+    sizes = {name: facts[source].st_size for name, source in copies.items()}
+    key = _key(facts)
     boat = store / "lifeboat"
-    with suppress(FileNotFoundError):
-        if (boat / KEY).read_text() == key:
+    with suppress(OSError):
+        if (boat / KEY).read_text() == key and _whole(boat, sizes):
             return boat
     new = store / f"lifeboat.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
-    for path in libraries:
-        _copy(path, new / "lib" / os.path.basename(path))
-    _copy(os.path.realpath("/proc/self/exe"), new / "lib" / "python")
-    for name, source in modules.items():
-        _copy(source, new / "python" / name)
+    for name, source in copies.items():
+        _copy(source, new / name)
     environment, command = _command(boat, libraries, store)
     for name, form in ((RECOVER, _RECOVER), (BOOT, _BOOT)):
         write_file(str(new / name), form.format(environment=environment, command=command).encode())
         (new / name).chmod(0o700)
     write_file(str(new / KEY), key.encode())
+    sync_filesystem(str(new))
     shutil.rmtree(boat, ignore_errors=True)
     new.rename(boat)
+    sync_directory(str(store))
     return boat
+
+
+def _whole(boat: Path, sizes: Mapping[str, int]) -> bool:
+    """Whether each copy has its size: a power cut, or somebody's cleaning up, may have taken from them."""
+    top = f"{boat}/"
+    if any(os.stat(top + name).st_size != size for name, size in sizes.items()):
+        return False
+    return all(os.path.getsize(top + name) for name in (RECOVER, BOOT))
 
 
 def _command(boat: Path, libraries: list[str], store: Path) -> tuple[str, str]:
@@ -118,10 +131,9 @@ def _archives() -> dict[str, str]:
     return {os.path.basename(archive): archive} if isinstance(archive, str) else {}
 
 
-def _key(paths: Iterable[str]) -> str:
+def _key(found: Mapping[str, os.stat_result]) -> str:
     digest = hashlib.sha256((sys.version + _RECOVER + _BOOT).encode())
-    for path in sorted(paths):
-        facts = os.stat(path)
+    for path, facts in sorted(found.items()):
         digest.update(f"{path} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

@@ -6,12 +6,13 @@ from contextlib import suppress
 
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.record import Record
-from snapbreaker.checkpoint.states import NEVER_STARTED, State
+from snapbreaker.checkpoint.states import NEVER_STARTED, SETTLED, State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import release
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.goal import Goal
 from snapbreaker.monitor.process_tree import ProcessTree
+from snapbreaker.system import holds
 
 
 def preflight(store: Store) -> None:
@@ -22,6 +23,7 @@ def preflight(store: Store) -> None:
     """
     for record in store.records():
         if not record.unfinished():
+            _put_timers_back(record)
             _let_go(record)
             continue
         if record.state not in NEVER_STARTED:
@@ -30,6 +32,13 @@ def preflight(store: Store) -> None:
             )
         ProcessTree.clear(record.run_id)
         discard(record)
+
+
+def _put_timers_back(record: Record) -> None:
+    """Of a run whose snapbreaker died just before, or could not speak to systemd."""
+    with suppress(OSError, SnapbreakerError):  # it stays noted, for the next one and for `recover`
+        if holds.held(record.path) and record.state in SETTLED:
+            holds.put_back(record.path)
 
 
 def _let_go(record: Record) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.record import Record
-from snapbreaker.checkpoint.states import NEVER_STARTED, State
+from snapbreaker.checkpoint.states import NEVER_STARTED, SETTLED, State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import release
 from snapbreaker.conclude import conclude, settled_code
@@ -40,8 +40,8 @@ def recover(store: Store, narrator: Narrator, early: bool = False) -> int:
                     _early(record, narrator)
                 elif record.unfinished():
                     worst = max(worst, Exit.MANUAL if recover_record(record, narrator) == Exit.MANUAL else Exit.OK)
-                elif record.state is State.COMMITTED:
-                    _let_go(record)
+                elif not early:
+                    _settled(record)
             except (OSError, SnapbreakerError) as error:  # the others are finished all the same
                 narrator.failed(_explained(error, record))
                 worst = Exit.MANUAL
@@ -55,8 +55,8 @@ def rescue(store: Store, worker: int, narrator: Narrator) -> int:
         if record is None:
             return Exit.INTERNAL
         if record.state in (State.COMMITTED, State.ROLLED_BACK, State.FAILED):
-            if record.state is State.COMMITTED:
-                _let_go(record)
+            with suppress(SystemdError):  # `recover` tells
+                _settled(record)
             return settled_code(record)
         try:
             return recover_record(record, narrator)
@@ -123,12 +123,18 @@ def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Sto
     return story
 
 
+def _settled(record: Record) -> None:
+    """What its snapbreaker did not come to after the last state. Idempotent. Raises SystemdError."""
+    if record.state is State.COMMITTED:
+        _let_go(record)
+    if record.state in SETTLED:
+        holds.put_back(record.path)
+
+
 def _let_go(record: Record) -> None:
-    """The change stays: the command's processes that still run may go on, and space is given back. Idempotent."""
+    """The change stays: the command's processes that still run may go on, and space is given back."""
     described = record.status.get("tree")
     tree = ProcessTree.reopen(described) if described else None
     if tree is not None and tree.cgroup is not None:
         tree.release()
-    with suppress(SystemdError):
-        holds.put_back(record.path)
     release(record)

@@ -14,6 +14,7 @@ from snapbreaker.commit import Committed
 from snapbreaker.dataclass import dataclass
 from snapbreaker.files.policy import PathClass
 from snapbreaker.issue import Issue
+from snapbreaker.linux import systemd
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.monitor.watched import Watched
 from snapbreaker.narrator import Narrator
@@ -120,7 +121,7 @@ class Story:
             kept=_kept(meta),
             left_out=[PathNote(left["path"], left["why"]) for left in meta.left_out],
             record=str(self.record.path),
-            warnings=list(self.warnings),
+            warnings=[*self.warnings, *_not_followed(meta)],
         )
         if self.watched is not None:
             report.status, report.signal = self.watched.status, self.watched.signal or 0
@@ -245,6 +246,13 @@ def _reconciled(system: SystemOutcome) -> str:
     counts = {"stopped": system.stopped, "started": system.started, "restarted": system.restarted}
     words = [f"{len(names)} {what}" for what, names in counts.items() if names]
     return "units: " + ", ".join(words) if words else "no unit had to be changed"
+
+
+def _not_followed(meta: Meta) -> list[str]:
+    """What the scope holds and nobody here can be asked about."""
+    if meta.parts.get("packages") and not meta.parts.get("services") and not systemd.booted():
+        return ["systemd is not PID 1 here: services were not followed"]
+    return []
 
 
 def _kept(meta: Meta) -> list[str]:

@@ -52,7 +52,7 @@ def _refuse_without_vault(volume: VolumeRecord) -> None:
 
 
 def below(volume: VolumeRecord, wanted: Sequence[str]) -> list[bytes]:
-    """``wanted`` relative to the volume's root; those of other volumes left out. Empty: the whole volume."""
+    """``wanted`` relative to the volume's root; those of other volumes left out. Of an empty one: all of it."""
     root = volume.stored.volume.root
     if not wanted or any(paths.is_below(root, path) for path in wanted):
         return [b""]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
 
 from snapbreaker import selection
 from snapbreaker.backend import Volume
@@ -25,11 +24,10 @@ def discard(
 ) -> None:
     """Remove all that belongs to ``record``, whole or not. Idempotent. System calls only.
 
-    Raises CheckpointError when a vault cannot be reached, since nobody would find it without the record, unless
-    ``leave_unreachable``: its filesystem will never come back.
+    Raises CheckpointError when a vault cannot be reached, or units that were held cannot be started, since nobody
+    would know of them without the record, unless ``leave_unreachable``: they will never come back.
     """
-    with suppress(SystemdError):
-        holds.put_back(record.path)
+    _put_timers_back(record, leave_unreachable)
     volumes = _volumes(record) if volumes is None else volumes
     if not leave_unreachable:
         _refuse_unreachable(record, volumes)
@@ -46,6 +44,17 @@ def discard(
         os.fsync(parent)
     finally:
         os.close(parent)
+
+
+def _put_timers_back(record: Record, whatever: bool) -> None:
+    try:
+        holds.put_back(record.path)
+    except SystemdError as error:
+        if not whatever:
+            raise CheckpointError(
+                f"apt's own timers, held by checkpoint {record.id}, are still stopped: {error.message}",
+                "`snapbreaker recover` tries again",
+            ) from error
 
 
 def _volumes(record: Record) -> list[tuple[Volume, str]]:

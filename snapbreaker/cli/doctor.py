@@ -76,7 +76,7 @@ def _as_dict(volume: Any, chosen: str | None, answers: list[tuple[str, Any]]) ->
 def _machine(settings: Settings) -> list[str]:
     """What of this machine bears on a run."""
     from snapbreaker.monitor.cgroup import Hierarchy
-    from snapbreaker.system import service
+    from snapbreaker.system import boot_files, service
 
     lines = []
     if os.geteuid() != 0:
@@ -85,7 +85,7 @@ def _machine(settings: Settings) -> list[str]:
         lines.append("no cgroup v2: processes are found by parentage; one that escapes while we die may be missed")
     if reason := service.missing(settings.store.path):
         lines.append(
-            f"a run cut off by a reboot is not finished at boot: {service.NAME}: {reason}; "
+            f"a run cut off by a reboot is not finished at boot: {boot_files.NAME}: {reason}; "
             "snapbreaker install-service"
         )
     return lines

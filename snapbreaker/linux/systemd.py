@@ -119,8 +119,12 @@ class Manager:
 
     def jobs(self) -> dict[int, tuple[str, str]]:
         """Queued and running jobs: (unit, kind) by id."""
+        return {job: (unit, kind) for job, (unit, kind, _) in self.job_states().items()}
+
+    def job_states(self) -> dict[int, tuple[str, str, str]]:
+        """The same with how far each is, ``waiting`` for others or ``running``."""
         (rows,) = self._call(_MANAGER, "ListJobs")
-        return {row[0]: (row[1], row[2]) for row in rows}
+        return {row[0]: (row[1], row[2], row[3]) for row in rows}
 
     def state(self) -> str:
         """``running``, ``degraded``, ``starting``, ``stopping`` …: systemctl(1) is-system-running."""

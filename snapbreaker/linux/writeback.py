@@ -1,17 +1,30 @@
-"""Writing a file's dirty pages out, apart from the filesystem's journal: sync_file_range(2)."""
+"""Writing dirty pages out: of one file, apart from the filesystem's journal (sync_file_range(2)), or all of one
+filesystem's (syncfs(2)).
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 
-from snapbreaker.linux.libc import function
+from snapbreaker.linux.libc import check, function
 
 # <linux/fs.h>
 _WRITE = 2
 _WAIT_BEFORE_WRITE_WAIT_AFTER = 1 | 2 | 4
 
 _sync_file_range = function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+_syncfs = function("syncfs", ctypes.c_int)
+
+
+def sync_filesystem(path: str) -> None:
+    """Have all of the filesystem that holds ``path`` on disk. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        check(_syncfs(fd), "syncfs", path)
+    finally:
+        os.close(fd)
 
 
 def write_back(fd: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from snapbreaker.linux.systemd import Manager, SystemdError
+from snapbreaker.system.boot_files import NAME
 from snapbreaker.system.owners import our_units
 from snapbreaker.system.stale import stale
 from snapbreaker.system.units import UP, may_be_stopped
@@ -21,17 +22,18 @@ class Boot:
     def follow(self, touched: Collection[str]) -> None:
         """The files are back. Raises SystemdError.
 
-        Early in a boot its whole transaction is made anew from what the unit files say now; once it is over, the
-        services that run on what was there before are restarted, and those that are no longer known stop.
+        Our unit, early in a boot, has its whole transaction made anew from what the unit files say now. Later, or
+        when a person calls us (who may have isolated another target), the services that run on what was there
+        before are restarted, and those that are no longer known stop.
         """
-        booting = self._manager.state() in _BOOTING
+        ours = our_units()
+        booting = NAME in ours and self._manager.state() in _BOOTING
         self._manager.reload()
         if not touched:
             return
         if booting:
             self._manager.isolate(DEFAULT)
             return
-        ours = our_units()
         units = {
             name: unit for name, unit in self._manager.units().items() if may_be_stopped(name) and name not in ours
         }

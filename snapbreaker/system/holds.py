@@ -30,6 +30,11 @@ def hold(record: Path) -> None:
             raise SystemdError(f"{', '.join(running)} cannot be stopped for the run")
 
 
+def held(record: Path) -> bool:
+    """Whether something is still to be put back."""
+    return (record / _FILE).exists()
+
+
 def put_back(record: Path) -> None:
     """Start what ``hold`` has stopped, unless somebody has disabled it since. Idempotent.
 
@@ -46,8 +51,11 @@ def put_back(record: Path) -> None:
                 for name, enablement in noted["units"].items()
                 if not (name in units and units[name].running) and manager.enablement(name) == enablement
             ]
-            manager.start(wanted)
-            manager.settle(wanted, _PATIENCE)
+            refused = manager.start(wanted)
+            for name, why in refused.items():
+                raise SystemdError(f"{name} cannot be started again: {why}")
+            if not manager.settle(wanted, _PATIENCE):
+                raise SystemdError(f"{', '.join(wanted)} did not start again within {_PATIENCE:g} s")
     with suppress(FileNotFoundError):
         (record / _FILE).unlink()
 

@@ -5,13 +5,12 @@ Not through dpkg-query: it is one of the programs that a command may break, and 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 from collections.abc import Iterator
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
+from snapbreaker.linux.locks import is_locked
 
 DATABASE = "/var/lib/dpkg"
 STATUS = DATABASE + "/status"
@@ -82,22 +81,19 @@ def journal() -> list[str]:
 
 
 def held_locks() -> list[str]:
-    """Which of dpkg's and apt's locks another process holds now: fcntl(2), taken and given back at once."""
-    return [path for path in LOCKS if not _can_lock(path)]
+    """Which of dpkg's and apt's locks another process holds now. None is taken: apt would fail on it."""
+    return [path for path in LOCKS if _locked(path)]
 
 
-def _can_lock(path: str) -> bool:
+def _locked(path: str) -> bool:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return True  # nobody has ever made it
+        return False  # nobody has ever made it
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EAGAIN, errno.EACCES)
+        return is_locked(fd)
     finally:
         os.close(fd)
-    return True
 
 
 def refuse_unsound() -> None:

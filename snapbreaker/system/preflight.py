@@ -40,5 +40,11 @@ def _refuse_busy(manager: Manager) -> None:
 
 
 def _jobs(manager: Manager) -> dict[int, tuple[str, str]]:
-    """Those that matter: somebody may log in at any time."""
-    return {job: (unit, kind) for job, (unit, kind) in manager.jobs().items() if not is_session(unit)}
+    """Those that matter. Somebody may log in at any time; a backup may be starting for hours, and that is a state
+    of its own; a target waits for others and does nothing itself.
+    """
+    return {
+        job: (unit, kind)
+        for job, (unit, kind, progress) in manager.job_states().items()
+        if not is_session(unit) and not (kind == "start" and (progress == "running" or unit.endswith(".target")))
+    }

@@ -60,6 +60,7 @@ def capture(parts: Parts) -> SystemState:
     if parts.services:
         tables[UNITS] = units.read()
         tables[RUNTIME] = runtime_units.read()
+    if parts:
         tables[SOCKETS] = sockets.listening()
     return SystemState(boot_id(), now, tables)
 

@@ -8,17 +8,20 @@ import os
 import signal
 import stat
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.pidfd import send_signal
-from snapbreaker.linux.process import Process, has_environment, is_alive, process, processes
+from snapbreaker.linux.process import Process, cgroup_of, has_environment, is_alive, process, processes
 from snapbreaker.monitor.process_tree import MARKER
-from snapbreaker.system.owners import unit_of
+from snapbreaker.system.owners import is_session, our_units, unit_in, unit_of
+from snapbreaker.system.units import GROUND
 
 _TERM = 3.0  # s to end by itself
 _POLL = 0.01
 _HEAD = 1 << 16  # bytes of a script that are looked at
+SPOOLS = ("/var/spool/cron/atjobs", "/var/spool/at", "/var/spool/atjobs")  # where atd(8) keeps its jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,8 @@ class Stray:
 
 
 def find(run_id: str) -> list[Stray]:
-    """Processes with the run's marker in their environment, or in the script that they read; never this process or
-    its ancestors.
+    """Processes with the run's marker in their environment, or in the job of at(1) that they read; never this
+    process or its ancestors, nor what a unit of GROUND or somebody else's login holds.
     """
     marker = f"{MARKER}={run_id}".encode()
     seen = processes()
@@ -43,15 +46,42 @@ def find(run_id: str) -> list[Stray]:
         for pid, one in sorted(seen.items())
         if not one.dead and pid not in ours and (has_environment(pid, marker) or _reads(pid, marker))
     ]
-    return [Stray(seen[pid], unit_of(pid)) for pid in found]
+    return [Stray(seen[pid], unit_of(pid)) for pid in found if not _is_others(pid, seen, marker)]
+
+
+def _is_others(pid: int, seen: Mapping[int, Process], marker: bytes) -> bool:
+    """Whether it is in a unit of GROUND, or in a login that another user opened, not the run.
+
+    An environment does not only descend: systemctl(1) import-environment gives it to whatever is started later.
+    """
+    cgroup = cgroup_of(pid) or ""
+    unit = unit_in(cgroup)
+    if unit in GROUND:
+        return True
+    if not is_session(unit) or unit in our_units():
+        return False
+    user = _user_slice(cgroup)
+    if user and not unit.startswith("user@") and user == _user_slice(cgroup_of(os.getpid()) or ""):
+        return False
+    first = min((one for one in seen.values() if unit_of(one.pid) == unit), key=lambda one: (one.start, one.pid))
+    return not has_environment(first.pid, marker)
+
+
+def _user_slice(cgroup: str) -> str:
+    return next((part for part in cgroup.split("/") if part.startswith("user-") and part.endswith(".slice")), "")
 
 
 def _reads(pid: int, marker: bytes) -> bool:
     """Whether its standard input is a script that sets the marker: atd(8) has a shell read the job, which begins
     with the environment that it was submitted from, odd characters escaped by backslashes.
+
+    Nothing else is opened: that could wait for a server which is gone, or rewind a tape.
     """
+    link = f"/proc/{pid}/fd/0"
     try:
-        fd = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        if not os.readlink(link).startswith(tuple(f"{spool}/" for spool in SPOOLS)):
+            return False
+        fd = os.open(link, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

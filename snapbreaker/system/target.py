@@ -21,14 +21,12 @@ class Target:
     since: float = 0.0
 
     @classmethod
-    def of(cls, record: Path, undo: bool, again: bool = False) -> Target | None:
-        """What the record in this directory says; None when it has nothing of the system.
+    def of(cls, record: Path, undo: bool, again: bool = False) -> Target:
+        """What the record in this directory says of the system, of which it holds some part.
 
         ``undo``: only what the committed run changed goes back; ``again``: that comes once more (a rollback is
-        taken back). Raises OSError, ValueError when it is not whole.
+        taken back). Raises OSError, ValueError when it is not there or not whole.
         """
-        if not (record / BEFORE).exists():
-            return None
         before = SystemState.load(record / BEFORE)
         if not undo:
             return cls(before, since=before.time)

@@ -216,6 +216,7 @@ class Machine:
     def _collect(self) -> None:
         """Commands that nobody waited for: they have ended with the machine."""
         for process in self.started:
+            process.send_signal(signal.SIGCONT)  # nsenter(1) stops when its child does, and is not in the machine
             process.wait()
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream:

@@ -30,6 +30,11 @@ class Facts:
         mine, theirs = asdict(self), asdict(other)
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
+    @property
+    def held(self) -> list[str]:
+        """Packages on hold."""
+        return [line.split()[0] for line in self.packages.splitlines() if " hold ok " in line]
+
 
 def facts(machine: Machine) -> Facts:
     return Facts(

@@ -83,6 +83,9 @@ def kill_snapbreaker(machine: Machine, process: subprocess.Popen[bytes]) -> list
         for pid in ours:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+    for pid in (process.pid, *descendants(process.pid)):  # su(1) and nsenter(1) stop when their child does
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
     process.wait(20)
     return ours
 

@@ -243,7 +243,8 @@ systemctl daemon-reload
     assert told["issue"]["line"] == "ERROR: enough"
     assert units_of(told) == {}
     assert comparer.differences(before, ext4_machine.snapshot()) == []
-    # As a transient unit, that ends with it.
+    # As a transient unit, that ends with it. The agent would be started again, and begin another run.
+    systemctl(ext4_machine, "stop", "agent")
     words = ("--unit=passing", "--wait", "--quiet", "--collect")
     result = ext4_machine.run("systemd-run", *words, "snapbreaker", "run", "--", "/root/change.sh", session=False)
     assert result.returncode == 1, result.stderr

@@ -52,7 +52,8 @@ def test_state_survives_the_disk(tmp_path: Path) -> None:
 
 
 def test_target_of_a_committed_run_is_what_it_changed(tmp_path: Path) -> None:
-    assert Target.of(tmp_path, undo=False) is None
+    with pytest.raises(FileNotFoundError):
+        Target.of(tmp_path, undo=False)
     state(units={"a.service": "active", "b.service": "active"}).save(tmp_path / BEFORE)
     state(units={"b.service": "active", "c.service": "active"}).save(tmp_path / AFTER)
     now = state(units={"b.service": "failed", "c.service": "active", "d.service": "active"})
@@ -61,9 +62,6 @@ def test_target_of_a_committed_run_is_what_it_changed(tmp_path: Path) -> None:
         Target.of(tmp_path, False),
         Target.of(tmp_path, True, again=True),
     )
-    assert undo
-    assert whole
-    assert again
     assert [one.name for one in undo.differences(now)] == ["a.service", "c.service"]
     assert [one.name for one in whole.differences(now)] == ["a.service", "b.service", "c.service", "d.service"]
     assert [one.name for one in again.differences(now)] == []
@@ -73,7 +71,6 @@ def test_after_another_boot_only_what_lies_on_disk_is_compared(tmp_path: Path) -
     old = SystemState("another boot", 1.0, {UNITS: {"a.service": "active"}, PACKAGES: {"p": "1 installed"}})
     old.save(tmp_path / BEFORE)
     target = Target.of(tmp_path, False)
-    assert target
     assert [one.name for one in target.differences(state(units={}, packages={}))] == ["p"]
 
 
@@ -177,27 +174,38 @@ def test_runtime_unit_files_come_back(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.real_commands
-def test_strays_are_found_by_environment_and_by_script(tmp_path: Path) -> None:
-    """A shell that reads a job of at(1) has no marker itself: the job's first lines set it, with escapes."""
+def test_strays_are_found_by_environment_and_by_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that reads a job of at(1) has no marker itself: the job's first lines set it, with escapes.
+
+    Whoever reads something else that names the marker is left alone.
+    """
+    spool = tmp_path / "atjobs"
+    spool.mkdir()
+    monkeypatch.setattr(strays, "SPOOLS", (str(spool),))
     run_id = f"000001-20260101T000000-{os.getpid()}.{tmp_path.stat().st_ino}"
-    job = tmp_path / "job"
+    job = spool / "a000010"
     escaped = run_id.replace("-", "\\-")
     job.write_text(f"#!/bin/sh\n{MARKER}={escaped}; export {MARKER}\nwhile :; do sleep 0.05; done\n")
-    with job.open() as script:
+    about = tmp_path / "notes"
+    about.write_text(f"{MARKER}={run_id}")
+    with job.open() as script, about.open() as notes:
         shell = subprocess.Popen(["/bin/sh"], stdin=script, start_new_session=True)
+        reader = subprocess.Popen(["sleep", "60"], stdin=notes, start_new_session=True)
+    job.unlink()
     marked = subprocess.Popen(["sleep", "60"], env={MARKER: run_id}, start_new_session=True)
     other = subprocess.Popen(["sleep", "60"], env={MARKER: "another"}, start_new_session=True)
     try:
         time.sleep(0.2)
         pids = {stray.process.pid for stray in strays.find(run_id)}
         assert {shell.pid, marked.pid} <= pids
-        assert not {other.pid, os.getpid(), os.getppid()} & pids
+        assert not {other.pid, reader.pid, os.getpid(), os.getppid()} & pids
         ended = strays.end(run_id, gently=False)
         assert len(ended) >= 2
         assert strays.find(run_id) == []
         assert other.poll() is None
+        assert reader.poll() is None
     finally:
-        for process in (shell, marked, other):
+        for process in (shell, marked, other, reader):
             process.kill()
             process.wait()
 

@@ -1,0 +1,17 @@
+"""Record locks of other processes, looked at without taking them: fcntl(2), "Advisory record locking"."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+# struct flock: type, whence, start, length, pid, as the C library lays it out with 64-bit offsets.
+_FLOCK = struct.Struct("@hhqqi0q")
+
+
+def is_locked(fd: int) -> bool:
+    """Whether another process holds a lock on any part of the open file. Raises OSError."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, *_ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    return bool(kind != fcntl.F_UNLCK)
