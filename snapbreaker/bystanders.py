@@ -24,7 +24,7 @@ from snapbreaker.foreign.log import read as read_writes
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.keepsakes import Keepsakes
 from snapbreaker.report.model import absolute
-from snapbreaker.system.units import may_be_stopped
+from snapbreaker.system.units import may_be_let_go
 from snapbreaker.writers import Inode
 
 KEEP, RESTORE = "keep", "restore"
@@ -195,7 +195,7 @@ class _Rotated:
 
 def _must_go_on(origin: Origin) -> bool:
     """Whether its writer has it open and cannot be stopped: what it writes next would go nowhere (DHCP leases)."""
-    return origin.how == "open" and origin.unit.endswith(".service") and not may_be_stopped(origin.unit)
+    return origin.how == "open" and origin.unit.endswith(".service") and not may_be_let_go(origin.unit)
 
 
 def _who(origin: Origin) -> str:

@@ -22,6 +22,9 @@ GROUND = (
     "systemd-logind.service",
     "systemd-udevd.service",
 )
+# They hold the machine's connection. Restarted when their configuration went back, but not for the sake of a file
+# that only they themselves write, such as a lease.
+NETWORK = ("NetworkManager.service", "dhcpcd.service", "networking.service", "systemd-networkd.service")
 # Started by its socket when somebody logs in: not by the run.
 LOGINS = ("ssh.service", "sshd.service")
 _TERMINALS = ("getty@", "serial-getty@", "console-getty", "container-getty@", "autovt@", "emergency", "rescue")
@@ -51,6 +54,15 @@ def counts(name: str, units: Iterable[str]) -> bool:
 
 def may_be_stopped(name: str) -> bool:
     return name not in GROUND and not name.startswith(_TERMINALS) and not is_session(name)
+
+
+def may_be_let_go(name: str) -> bool:
+    """Whether it may be stopped just so that a file which it has written by itself can go back."""
+    return (
+        may_be_stopped(name)
+        and name not in NETWORK
+        and not name.startswith(("ifup@", "dhclient", "wpa_supplicant"))
+    )
 
 
 def _is_connection(name: str, units: Iterable[str]) -> bool:

@@ -231,10 +231,18 @@ def test_a_mount_that_the_run_takes_away_is_told(make_volume: MakeVolume, ext4_m
     ext4_machine.run("sh", "-ec", "mkdir /srv/memory; mount -t tmpfs tmpfs /srv/memory", session=False)
     change = script(ext4_machine, "umount /srv/memory; echo x >>/etc/issue" + END)
     before = snapshots(ext4_machine, {"/srv": srv})
+    # A stick that somebody else takes out is told, and no difference.
+    stick = "mkdir -p /mnt/stick; mount -t tmpfs tmpfs /mnt/stick"
+    ext4_machine.run("sh", "-ec", stick, session=False)
+    script(ext4_machine, "umount /srv/memory /mnt/stick; echo x >>/etc/issue" + END)
+    before = snapshots(ext4_machine, {"/srv": srv})
     result = ext4_machine.snapbreaker("run", "--", change)
-    assert result.returncode == 1, result.stderr
-    # Of no volume nobody knows what it held, nor who took it away: it is told, and no difference.
-    assert report(ext4_machine)["warnings"] == ["no longer mounted: /srv/memory"]
+    assert result.returncode == 3, result.stderr
+    told = report(ext4_machine)
+    assert {one["path"]: one["text"] for one in told["differences"]} == {
+        "/srv/memory": "was mounted, is no longer"
+    }
+    assert "no longer mounted: /mnt/stick" in told["warnings"]
     assert differences(before, snapshots(ext4_machine, {"/srv": srv})) == {}
     # A volume itself: what it holds cannot be reached until it is mounted again.
     ext4_machine.run("mount", "-t", "tmpfs", "tmpfs", "/srv/memory", session=False)
@@ -245,7 +253,8 @@ def test_a_mount_that_the_run_takes_away_is_told(make_volume: MakeVolume, ext4_m
     assert "is the filesystem of /srv still mounted?" in report(ext4_machine)["failures"][0]["text"]
     mount(ext4_machine, srv, "/srv")
     again = ext4_machine.snapbreaker("rollback", "--last", "--yes")
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == 3, again.stderr
+    assert {one["path"] for one in report(ext4_machine)["differences"]} == {"/srv/memory"}
     assert differences({"/srv": before["/srv"]}, snapshots(ext4_machine, {"/srv": srv})) == {}
 
 
