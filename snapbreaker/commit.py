@@ -31,7 +31,8 @@ class Committed:
         self.octets = 0
         self.foreign: list[tuple[str, str]] = []  # what others changed meanwhile: (path, text)
         self.started = time.time()
-        self.seconds = 0.0
+        self.seconds = 0.0  # for the files
+        self.system_seconds = 0.0  # for packages, units, accounts and ports
 
 
 def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
@@ -56,19 +57,21 @@ def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
                 done.octets += undo.octets
                 undo.close()
         if record.meta.parts:
+            began = time.monotonic()
             try:
                 after = _captured(Parts(**record.meta.parts))
             except (OSError, SnapbreakerError) as error:
                 reason = f"what the run made of packages and units could not be recorded: {error}"
                 return Issue(IssueType.CHECK, reason, "commit", time=time.time())
             after.save(record.path / AFTER)
+            done.system_seconds = time.monotonic() - began
         record.enter(State.COMMITTED)
     except (OSError, SnapbreakerError) as error:
         if record.state is not State.COMMITTED:
             reason = f"the undo set could not be written: {error}"
             return Issue(IssueType.CHECK, reason, "commit", time=time.time())
     release(record)
-    done.seconds = time.time() - done.started
+    done.seconds = time.time() - done.started - done.system_seconds
     return done
 
 

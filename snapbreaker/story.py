@@ -188,6 +188,9 @@ class Story:
         if self.committed is not None:
             done = self.committed
             phases.append(Phase("commit", done.started, done.seconds, f"undo set of {done.changes.total} paths"))
+            if done.system_seconds:
+                ended = done.started + done.seconds
+                phases.append(Phase("record", ended, done.system_seconds, "packages, units, accounts and ports"))
         if self.outcome is not None:
             back = self.outcome
             paths = sum(volume.changes.total for volume in back.volumes)

@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes and the whole contract: docs/. Begin with `snapbreaker doctor --scope DIR`.",
+    epilog="Exit codes and the whole contract: docs/. Begin with `snapbreaker doctor`.",
 )
 @click.option("--store", metavar="DIR", envvar="SNAPBREAKER_STORE", help="Where records live.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something went wrong.")

@@ -93,12 +93,15 @@ def measured(place: Place, rounds: int) -> list[list[str]]:
     }
     samples = {name: Samples() for name in sides}
     besides = samples["… besides the file checkpoint"] = Samples()
+    rest = samples["… and besides the comparison of all files at its end"] = Samples()
     for _ in range(rounds + 1):
         for name, argv in sides.items():
             samples[name].seconds.append(place.run(argv)[0])
         report = json.loads(place.run([*own, "report", "--last", "--format", "json"])[1])
         checkpoint = sum(volume["seconds"] for volume in report["volumes"])
         besides.seconds.append(samples["snapbreaker run -- true"].seconds[-1] - checkpoint)
+        comparison = sum(phase["seconds"] for phase in report["timeline"] if phase["name"] == "commit")
+        rest.seconds.append(besides.seconds[-1] - comparison)
     return [_row(name, side.seconds[1:]) for name, side in samples.items()]
 
 
