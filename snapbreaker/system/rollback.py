@@ -22,7 +22,7 @@ from snapbreaker.system.owners import is_session, our_units
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.proof import Proof
 from snapbreaker.system.services import Services
-from snapbreaker.system.state import RUNTIME, VOLATILE
+from snapbreaker.system.state import RUNTIME, UNITS
 from snapbreaker.system.target import Target
 from snapbreaker.system.units import may_be_stopped
 
@@ -172,7 +172,7 @@ class SystemRollback:
         assert self._target is not None
         if parts.services and self._connected().going_down:
             return None
-        proof = Proof(parts, self._target, [t for t in self._target.tables if parts.services or t not in VOLATILE])
+        proof = Proof(parts, self._target, [t for t in self._target.tables if parts.services or t not in (UNITS, RUNTIME)])
         proof.run()
         return proof
 
