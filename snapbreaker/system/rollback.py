@@ -172,7 +172,9 @@ class SystemRollback:
         assert self._target is not None
         if parts.services and self._connected().going_down:
             return None
-        proof = Proof(parts, self._target, [t for t in self._target.tables if parts.services or t not in (UNITS, RUNTIME)])
+        proof = Proof(
+            parts, self._target, [t for t in self._target.tables if parts.services or t not in (UNITS, RUNTIME)]
+        )
         proof.run()
         return proof
 
