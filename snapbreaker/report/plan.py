@@ -31,6 +31,7 @@ UNLINED = {
 WAITED = {
     "idle": "If the silence is natural here, allow it more time with a larger --idle.",
     "timeout": "If it needs so long, allow it more time with a larger --timeout.",
+    "recover": "Find out why snapbreaker or the machine went down, and run it again.",
     "confirm": "Run it again and confirm it in time, or allow more time with a larger --confirm.",
 }
 
