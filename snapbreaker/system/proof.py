@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from snapbreaker.system import packages
 from snapbreaker.system.holds import HELD
@@ -23,8 +23,10 @@ class Proof:
     nobody's fault.
     """
 
-    def __init__(self, parts: Parts, target: Target, tables: Sequence[str]) -> None:
-        self._parts, self._target, self._tables = parts, target, tables
+    def __init__(
+        self, parts: Parts, target: Target, tables: Sequence[str], over: Collection[str] = frozenset()
+    ) -> None:
+        self._parts, self._target, self._tables, self._over = parts, target, tables, over
         self.differences: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.compared: list[tuple[str, int]] = []
@@ -52,6 +54,8 @@ class Proof:
             words = f"{_KIND.get(change.table, change.table)} {change.name}", change.text()
             if _is_forgotten(change):
                 self.notes.append(f"{words[0]} had failed before; that was reset, and cannot be made again")
+            elif change.name in self._over and not change.now:
+                self.notes.append(f"{words[0]} was up and has ended: a job is not run a second time")
             elif _is_nobodys(change) or _is_another_port(change, changes):
                 self.notes.append(": ".join(words))
             else:

@@ -174,9 +174,9 @@ class SystemRollback:
         assert self._target is not None
         if parts.services and self._connected().going_down:
             return None
-        proof = Proof(
-            parts, self._target, [t for t in self._target.tables if parts.services or t not in (UNITS, RUNTIME)]
-        )
+        tables = [t for t in self._target.tables if parts.services or t not in (UNITS, RUNTIME)]
+        over = self._services.over if self._services else frozenset()
+        proof = Proof(parts, self._target, tables, over)
         proof.run()
         return proof
 

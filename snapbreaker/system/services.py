@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 
-from snapbreaker.linux.systemd import Manager, Unit
+from snapbreaker.linux.systemd import Manager, SystemdError, Unit
 from snapbreaker.system.holds import HELD
 from snapbreaker.system.owners import is_passing, our_units
 from snapbreaker.system.stale import stale
@@ -27,6 +27,7 @@ class Services:
         self._let_go: list[str] = []
         self.errors: list[str] = []
         self.ground: dict[str, str] = {}  # what is never restarted and ought to be, with the reason
+        self.over: set[str] = set()  # jobs that came to their own end: they are not run a second time
         self.stopped_again: list[str] = []
         self.started: list[str] = []
         self.restarted: dict[str, str] = {}
@@ -111,11 +112,23 @@ class Services:
             if state == UP and self._target.concerns(UNITS, name) and name not in HELD
             if name not in units or not units[name].running
         ]
+        self.over = {name for name in down if name not in self._let_go and self._is_job(name)}
+        down = [name for name in down if name not in self.over]
         for name in [*self._let_go, *self._stopping.lost]:
             was_up = self._wanted.get(name) == UP or not self._target.concerns(UNITS, name)
             if was_up and name not in down and (name not in units or not units[name].running):
                 down.append(name)
         return down
+
+    def _is_job(self, name: str) -> bool:
+        """Whether it ends by itself: started by a timer, or an unnamed command of systemd-run(1)."""
+        if name.startswith("run-"):
+            return True
+        try:
+            triggers: list[str] = self.manager.properties(name).get("TriggeredBy", [])
+        except SystemdError:
+            return False
+        return any(trigger.endswith(".timer") for trigger in triggers)
 
     def _stop_sockets(self) -> None:
         """A socket is not made anew while its service runs: both stop, then both start."""

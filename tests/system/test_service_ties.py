@@ -99,3 +99,16 @@ def test_effects_ports_and_units_on_their_way(ext4_machine: Machine) -> None:
     assert systemctl(ext4_machine, "is-active", "door.socket", "door.service") == "active\n" * 2
     until(ext4_machine, "[ $(systemctl is-active flap) = activating ]")
     assert "flap.service" not in units_of(report(ext4_machine))
+
+
+def test_a_job_that_has_ended_is_not_run_again(ext4_machine: Machine) -> None:
+    """A nightly job that a timer starts was at work when the run began, and came to its end meanwhile."""
+    unit(ext4_machine, "nightly", "/bin/sh -c 'echo x >>/tmp/times; sleep 4'")
+    put(ext4_machine, "/etc/systemd/system/nightly.timer", "[Timer]\nOnCalendar=yearly\n")
+    systemctl(ext4_machine, "daemon-reload")
+    systemctl(ext4_machine, "start", "nightly.timer", "nightly.service")
+    change = script(ext4_machine, "sleep 6; echo x >>/etc/issue" + END)
+    result = ext4_machine.snapbreaker("run", "--", change)
+    assert result.returncode == 1, result.stderr
+    assert ext4_machine.run("cat", "/tmp/times").stdout == "x\n"
+    assert any("nightly.service was up and has ended" in note for note in report(ext4_machine)["warnings"])
