@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 
 from snapbreaker.system import packages
+from snapbreaker.system.holds import HELD
 from snapbreaker.system.owners import is_session, our_units
 from snapbreaker.system.parts import Parts
+from snapbreaker.system.sockets import chosen_by_the_kernel
 from snapbreaker.system.state import PACKAGES, SOCKETS, UNITS, Changed, capture
 from snapbreaker.system.target import Target
-from snapbreaker.system.units import FAILED, LOGINS, may_be_stopped
+from snapbreaker.system.units import COMING, FAILED, LOGINS, may_be_stopped
 
 PATIENCE = 10.0  # s for a service that is up to open its ports
 _POLL = 0.1
@@ -43,11 +45,14 @@ class Proof:
         now = capture(self._parts)
         self._found: list[tuple[str, str, str]] = []
         self.notes = []
-        for change in self._target.differences(now, self._tables):
+        changes = self._target.differences(now, self._tables)
+        for change in changes:
+            if _is_expected(change):
+                continue
             words = f"{_KIND.get(change.table, change.table)} {change.name}", change.text()
             if _is_forgotten(change):
                 self.notes.append(f"{words[0]} had failed before; that was reset, and cannot be made again")
-            elif _is_nobodys(change):
+            elif _is_nobodys(change) or _is_another_port(change, changes):
                 self.notes.append(": ".join(words))
             else:
                 self._found.append((change.table, *words))
@@ -55,6 +60,34 @@ class Proof:
 
 
 _KIND = {PACKAGES: "package", "users": "user", "groups": "group", UNITS: "unit", SOCKETS: "port"}
+
+
+def _is_expected(change: Changed) -> bool:
+    """A unit that was on its way may have arrived or ended; HELD are started when all is over."""
+    if change.table != UNITS:
+        return False
+    return (
+        change.was == COMING
+        or (change.now == COMING and not change.was)
+        or (change.name in HELD and bool(change.was))
+    )
+
+
+def _is_another_port(change: Changed, changes: Sequence[Changed]) -> bool:
+    """Whether the kernel, or the unit by chance, has chosen the port: the same unit has others on both sides."""
+    if change.table != SOCKETS:
+        return False
+    protocol, _, address = change.name.partition(" ")
+    if protocol == "tcp" and int(address.rpartition(":")[2]) not in chosen_by_the_kernel():
+        return False
+    owner = change.was or change.now
+    return any(
+        one.table == SOCKETS
+        and one.name.startswith(f"{protocol} ")
+        and (one.was or one.now) == owner
+        and bool(one.was) != bool(change.was)
+        for one in changes
+    )
 
 
 def _is_forgotten(change: Changed) -> bool:

@@ -154,6 +154,8 @@ class SystemRollback:
         self.outcome.started += services.started
         self.outcome.restarted |= services.restarted
         self.outcome.errors += services.errors
+        for name, reason in services.ground.items():
+            self.outcome.notes.append(f"{name} is never restarted: {reason}; restart the machine when it suits")
         self.outcome.notes += [note for note in dict.fromkeys(services.notes) if note not in self.outcome.notes]
 
     def _compare(self) -> None:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Collection, Mapping
 
 from snapbreaker.linux.systemd import Manager, Unit
+from snapbreaker.system.holds import HELD
 from snapbreaker.system.owners import is_passing, our_units
 from snapbreaker.system.stale import stale
 from snapbreaker.system.state import UNITS
 from snapbreaker.system.stopping import Stopping
 from snapbreaker.system.target import Target
-from snapbreaker.system.units import FAILED, LOGINS, UP, counts, may_be_stopped
+from snapbreaker.system.units import FAILED, GROUND, LOGINS, UP, counts, may_be_stopped
 
 START = 90.0  # s for units to come up: systemd's own default
 
@@ -25,6 +26,7 @@ class Services:
         self._stopping = Stopping(manager)
         self._let_go: list[str] = []
         self.errors: list[str] = []
+        self.ground: dict[str, str] = {}  # what is never restarted and ought to be, with the reason
         self.stopped_again: list[str] = []
         self.started: list[str] = []
         self.restarted: dict[str, str] = {}
@@ -75,12 +77,16 @@ class Services:
         units = self.manager.units()
         self.started = self._missing(units)
         ours = our_units()
-        running = {
-            name: unit
-            for name, unit in units.items()
-            if unit.active == UP and may_be_stopped(name) and name not in ours
+        up = {name: unit for name, unit in units.items() if unit.active == UP and name not in ours}
+        target = self._target
+        found = stale(self.manager, up, touched, target.since, target.wanted.time)
+        self.restarted = {
+            name: reason
+            for name, reason in found.items()
+            if may_be_stopped(name) and not self._stopping.would_stop_us(name)
         }
-        self.restarted = stale(self.manager, running, touched, self._target.since)
+        self.ground = {name: reason for name, reason in found.items() if name in GROUND}
+        self._stop_sockets()
         refused = self.manager.start(self.started)
         still = self.manager.restart(self.restarted)
         self.manager.settle([*self.started, *self.restarted], START)
@@ -103,7 +109,7 @@ class Services:
         down = [
             name
             for name, state in self._wanted.items()
-            if state == UP and self._target.concerns(UNITS, name)
+            if state == UP and self._target.concerns(UNITS, name) and name not in HELD
             if name not in units or not units[name].running
         ]
         for name in [*self._let_go, *self._stopping.lost]:
@@ -111,6 +117,21 @@ class Services:
             if was_up and name not in down and (name not in units or not units[name].running):
                 down.append(name)
         return down
+
+    def _stop_sockets(self) -> None:
+        """A socket is not made anew while its service runs: both stop, then both start."""
+        for name in [name for name in self.restarted if name.endswith(".socket")]:
+            up = self.manager.units()
+            served: list[str] = self.manager.properties(name).get("Triggers", [])
+            if not all(may_be_stopped(each) for each in served):
+                del self.restarted[name]
+                continue
+            served = [each for each in served if each in up and up[each].running]
+            again = [each for each in self._stopping.pause([name, *served]) if each not in self.started]
+            self.started += sorted(again, key=lambda each: not each.endswith(".socket"))
+        self.started += [name for name in self._missing(self.manager.units()) if name not in self.started]
+        for name in self.started:
+            self.restarted.pop(name, None)
 
     def _check_started(self, refused: Mapping[str, str]) -> None:
         """What the comparison with the checkpoint does not see: others than the run's that were stopped for it."""

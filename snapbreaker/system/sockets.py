@@ -27,7 +27,7 @@ def listening() -> dict[str, str]:
 
 
 def _sockets() -> Iterator[tuple[int, str]]:
-    chosen = _chosen_by_the_kernel()
+    chosen = chosen_by_the_kernel()
     for protocol, wanted in _TABLES:
         for fields in _rows(f"/proc/net/{protocol}"):
             address, _, port_text = fields[1].rpartition(":")
@@ -55,7 +55,7 @@ def _address(text: str) -> str:
     )
 
 
-def _chosen_by_the_kernel() -> range:
+def chosen_by_the_kernel() -> range:
     try:
         with open(_PORTS, encoding="ascii") as file:
             low, high = map(int, file.read().split())

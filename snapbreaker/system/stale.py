@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -25,20 +26,32 @@ _VAULT = b"/.snapbreaker/"
 
 
 def stale(
-    manager: Manager, running: Mapping[str, Unit], touched: Collection[str], since: float = 0.0
+    manager: Manager,
+    running: Mapping[str, Unit],
+    touched: Collection[str],
+    since: float = 0.0,
+    effects_since: float = math.inf,
 ) -> dict[str, str]:
-    """Running services that must be restarted, with the reason; ``touched`` are the files that went back.
+    """Units that must be restarted, with the reason; ``touched`` are the files that went back.
 
     One runs on replaced files, or its configuration or any file of its package went back; or its unit file, a
     drop-in or its environment did, which a start reads, and it was started after ``since`` (CLOCK_MONOTONIC).
+
+    Services that have done their work and left its effect (firewalls), and sockets: only those that were started
+    after ``effects_since``, and not for the sake of other files of their package.
     """
     touched = frozenset(_merged(touched))
-    services = [name for name, unit in running.items() if name.endswith(".service") and unit.sub == "running"]
+    services = [name for name, unit in running.items() if _may_be_stale(name, unit)]
     found = _on_replaced_files(services, touched)
     asked = {name: _read(manager, name) for name in services if name not in found}
     packages = _packages({facts.fragment for facts in asked.values()})
     for name, facts in asked.items():
+        effect = running[name].sub != "running" or name.endswith(".socket")
+        if effect and facts.started <= effects_since:
+            continue
         package, package_files = packages.get(facts.fragment, ("", frozenset()))
+        if effect:
+            package, package_files = "", frozenset()
         theirs = {*(package_files & touched), *_configured(name, package, touched)}
         theirs = {path for path in theirs if not DIRECTORIES.match(path)}
         if facts.started > since:
@@ -46,6 +59,10 @@ def stale(
         if theirs:
             found[name] = f"{min(theirs)} went back"
     return found
+
+
+def _may_be_stale(name: str, unit: Unit) -> bool:
+    return name.endswith(".socket") or (name.endswith(".service") and unit.sub in ("running", "exited"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +77,8 @@ class _Facts:
 
 def _read(manager: Manager, name: str) -> _Facts:
     try:
-        unit, service = manager.properties(name), manager.properties(name, "Service")
+        unit = manager.properties(name)
+        service = manager.properties(name, "Service") if name.endswith(".service") else {}
     except SystemdError:
         return _Facts()
     environment: list[Any] = service.get("EnvironmentFiles", [])

@@ -10,6 +10,7 @@ from snapbreaker.system.owners import is_session
 # What a person starts and stops. Targets, slices, devices and mounts follow from these and from the files.
 KINDS = (".service", ".socket", ".timer", ".path")
 UP, FAILED = "active", "failed"
+COMING = "activating"  # on its way up, or waiting to be started again
 
 # Never stopped or restarted: the machine's own ground, and what people are logged in by.
 GROUND = (
@@ -28,11 +29,11 @@ _TERMINALS = ("getty@", "serial-getty@", "console-getty", "container-getty@", "a
 
 
 def states(units: Mapping[str, Unit]) -> dict[str, str]:
-    """``active`` or ``failed`` for each unit that is; what is down is left out, as is what is on its way."""
+    """UP, COMING or FAILED for each unit that is; what is down, or on its way there, is left out."""
     return {
-        name: FAILED if unit.active == FAILED else UP
+        name: unit.active if unit.active in (FAILED, COMING) else UP
         for name, unit in units.items()
-        if counts(name, units) and unit.active in ("active", "reloading", "refreshing", FAILED)
+        if counts(name, units) and (unit.running or unit.active == FAILED)
     }
 
 

@@ -66,3 +66,36 @@ def test_bystanders_of_a_unit_are_not_killed_and_refusals_are_told(ext4_machine:
     result = ext4_machine.snapbreaker("run", "--", script(ext4_machine, AUDITED + END))
     assert result.returncode == 3, result.stderr
     assert "aud.service cannot be restarted" in result.stderr
+
+
+EFFECTS = r"""
+echo new >/etc/fw.conf
+systemctl restart fw
+mkdir /etc/systemd/system/door.socket.d
+printf '[Socket]\nListenStream=\nListenStream=7002\n' >/etc/systemd/system/door.socket.d/port.conf
+systemctl daemon-reload
+systemctl stop door.service door.socket
+systemctl start door.socket door.service
+sleep 2.5
+"""
+
+
+def test_effects_ports_and_units_on_their_way(ext4_machine: Machine) -> None:
+    """A firewall's rules and a socket's port are those of the old configuration; who is failing all day may."""
+    put(ext4_machine, "/etc/fw.conf", "old\n")
+    unit(ext4_machine, "fw", "cp /etc/fw.conf /run/rules", "Type=oneshot\nRemainAfterExit=yes")
+    put(ext4_machine, "/usr/lib/systemd/system/door.socket", "[Socket]\nListenStream=7001\n")
+    unit(ext4_machine, "door")
+    unit(ext4_machine, "flap", "/bin/false", "Restart=always\nRestartSec=2\n[Unit]\nStartLimitIntervalSec=0")
+    systemctl(ext4_machine, "daemon-reload")
+    systemctl(ext4_machine, "start", "fw", "door.socket", "door.service")
+    systemctl(ext4_machine, "start", "--no-block", "flap")
+    until(ext4_machine, "[ $(systemctl is-active flap) = activating ]")
+    result = ext4_machine.snapbreaker("run", "--", script(ext4_machine, EFFECTS + END))
+    assert result.returncode == 1, result.stderr
+    assert (ext4_machine.root / "etc/fw.conf").read_text() == "old\n"
+    assert ext4_machine.run("cat", "/run/rules", session=False).stdout == "old\n"
+    assert ext4_machine.run("ss", "-Hlnt", session=False).stdout.count(":7001") == 1
+    assert systemctl(ext4_machine, "is-active", "door.socket", "door.service") == "active\n" * 2
+    until(ext4_machine, "[ $(systemctl is-active flap) = activating ]")
+    assert "flap.service" not in units_of(report(ext4_machine))

@@ -101,6 +101,7 @@ def test_units_that_count() -> None:
     assert units.states(found) == {
         "nginx.service": "active",
         "broken.service": "failed",
+        "coming.service": "activating",
         "a.timer": "active",
         "ssh.socket": "active",
         "worker@1.service": "active",
@@ -156,7 +157,7 @@ def test_ports_that_are_open() -> None:
 
 
 def test_of_udp_the_ports_that_were_asked_for() -> None:
-    low = next(iter(sockets._chosen_by_the_kernel()))
+    low = next(iter(sockets.chosen_by_the_kernel()))
     with socket.socket(type=socket.SOCK_DGRAM) as asked, socket.socket(type=socket.SOCK_DGRAM) as given:
         asked.bind(("127.0.0.1", low - 1))
         given.bind(("127.0.0.1", 0))
