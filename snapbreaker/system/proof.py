@@ -70,7 +70,11 @@ def _is_expected(change: Changed) -> bool:
     """A unit that was on its way may have arrived or ended; HELD are started when all is over."""
     if change.table != UNITS:
         return False
-    return change.was == COMING or (change.now == COMING and not change.was) or change.name in HELD
+    return (
+        change.was == COMING
+        or (change.now == COMING and not change.was)
+        or (change.name in HELD and bool(change.was))
+    )
 
 
 def _is_another_port(change: Changed, changes: Sequence[Changed]) -> bool:

@@ -81,7 +81,11 @@ class Services:
         up = {name: unit for name, unit in units.items() if unit.active == UP and name not in ours}
         target = self._target
         found = stale(self.manager, up, touched, target.since, target.wanted.time)
-        self.restarted = {name: reason for name, reason in found.items() if may_be_stopped(name)}
+        self.restarted = {
+            name: reason
+            for name, reason in found.items()
+            if may_be_stopped(name) and not self._stopping.would_stop_us(name)
+        }
         self.ground = {name: reason for name, reason in found.items() if name in GROUND}
         self._stop_sockets()
         refused = self.manager.start(self.started)
@@ -135,9 +139,13 @@ class Services:
         for name in [name for name in self.restarted if name.endswith(".socket")]:
             up = self.manager.units()
             served: list[str] = self.manager.properties(name).get("Triggers", [])
-            served = [each for each in served if each in up and up[each].running and may_be_stopped(each)]
+            if not all(may_be_stopped(each) for each in served):
+                del self.restarted[name]
+                continue
+            served = [each for each in served if each in up and up[each].running]
             again = [each for each in self._stopping.pause([name, *served]) if each not in self.started]
             self.started += sorted(again, key=lambda each: not each.endswith(".socket"))
+        self.started += [name for name in self._missing(self.manager.units()) if name not in self.started]
         for name in self.started:
             self.restarted.pop(name, None)
 

@@ -36,8 +36,9 @@ def stale(
 
     One runs on replaced files, or its configuration or any file of its package went back; or its unit file, a
     drop-in or its environment did, which a start reads, and it was started after ``since`` (CLOCK_MONOTONIC).
-    Services that have done their work and left its effect (firewalls), and sockets, only when they were started
-    after ``effects_since``.
+
+    Services that have done their work and left its effect (firewalls), and sockets: only those that were started
+    after ``effects_since``, and not for the sake of other files of their package.
     """
     touched = frozenset(_merged(touched))
     services = [name for name, unit in running.items() if _may_be_stale(name, unit)]
@@ -49,6 +50,8 @@ def stale(
         if effect and facts.started <= effects_since:
             continue
         package, package_files = packages.get(facts.fragment, ("", frozenset()))
+        if effect:
+            package, package_files = "", frozenset()
         theirs = {*(package_files & touched), *_configured(name, package, touched)}
         theirs = {path for path in theirs if not DIRECTORIES.match(path)}
         if facts.started > since:

@@ -33,7 +33,7 @@ class Stopping:
         return self._stop(names, self._patience(names), new=False)
 
     def _stop(self, names: Collection[str], patience: float, new: bool) -> list[str]:
-        names = [name for name in names if not self._would_stop_us(name)]
+        names = [name for name in names if not self.would_stop_us(name)]
         if not names:
             return []
         before = self._up()
@@ -53,7 +53,8 @@ class Stopping:
         units = self._manager.units()
         return {name for name, unit in units.items() if unit.running and counts(name, units)}
 
-    def _would_stop_us(self, name: str) -> bool:
+    def would_stop_us(self, name: str) -> bool:
+        """Whether a unit that this process is in needs it; that is noted."""
         for each in self._with_dependants(name):
             if each in self._ours:
                 self.notes.append(f"{name} is left alone: without it {each} would stop, which snapbreaker runs in")
