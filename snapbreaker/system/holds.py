@@ -30,6 +30,12 @@ def hold(record: Path) -> None:
             raise SystemdError(f"{', '.join(running)} cannot be stopped for the run")
 
 
+def held_units(record: Path) -> frozenset[str]:
+    """What is still to be put back."""
+    noted = _noted(record)
+    return frozenset(noted["units"]) if noted else frozenset()
+
+
 def held(record: Path) -> bool:
     """Whether something is still to be put back."""
     return (record / _FILE).exists()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 
 from snapbreaker.system import packages
-from snapbreaker.system.holds import HELD
 from snapbreaker.system.owners import is_session, our_units
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.sockets import chosen_by_the_kernel
@@ -49,7 +48,7 @@ class Proof:
         self.notes = []
         changes = self._target.differences(now, self._tables)
         for change in changes:
-            if _is_expected(change):
+            if _is_expected(change, self._target.held):
                 continue
             words = f"{_KIND.get(change.table, change.table)} {change.name}", change.text()
             if _is_forgotten(change):
@@ -66,15 +65,11 @@ class Proof:
 _KIND = {PACKAGES: "package", "users": "user", "groups": "group", UNITS: "unit", SOCKETS: "port"}
 
 
-def _is_expected(change: Changed) -> bool:
-    """A unit that was on its way may have arrived or ended; HELD are started when all is over."""
+def _is_expected(change: Changed, held: Collection[str]) -> bool:
+    """A unit that was on its way may have arrived or ended; what is ``held`` starts when all is over."""
     if change.table != UNITS:
         return False
-    return (
-        change.was == COMING
-        or (change.now == COMING and not change.was)
-        or (change.name in HELD and bool(change.was))
-    )
+    return change.was == COMING or (change.now == COMING and not change.was) or change.name in held
 
 
 def _is_another_port(change: Changed, changes: Sequence[Changed]) -> bool:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Collection, Mapping
 
 from snapbreaker.linux.systemd import Manager, SystemdError, Unit
-from snapbreaker.system.holds import HELD
 from snapbreaker.system.owners import is_passing, our_units
 from snapbreaker.system.stale import stale
 from snapbreaker.system.state import UNITS
@@ -100,10 +99,7 @@ class Services:
         return [
             name
             for name, unit in units.items()
-            if unit.running
-            and name not in self._wanted
-            and self._target.concerns(UNITS, name)
-            and name not in HELD
+            if unit.running and name not in self._wanted and self._target.concerns(UNITS, name)
             if counts(name, units) and may_be_stopped(name) and name not in ours
             if not (name in LOGINS and name.replace(".service", ".socket") in self._wanted)
         ]
@@ -113,7 +109,7 @@ class Services:
         down = [
             name
             for name, state in self._wanted.items()
-            if state == UP and self._target.concerns(UNITS, name) and name not in HELD
+            if state == UP and self._target.concerns(UNITS, name) and name not in self._target.held
             if name not in units or not units[name].running
         ]
         self.over = {name for name in down if name not in self._let_go and self._is_job(name)}

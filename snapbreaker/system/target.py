@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snapbreaker.dataclass import dataclass
+from snapbreaker.system.holds import held_units
 from snapbreaker.system.state import AFTER, BEFORE, VOLATILE, Changed, SystemState, Table, compare
 
 
@@ -18,6 +19,7 @@ class Target:
 
     wanted: SystemState
     only: dict[str, frozenset[str]] | None = None
+    held: frozenset[str] = frozenset()  # units that are put back when all is over (``holds``)
     since: float = 0.0
 
     @classmethod
@@ -29,7 +31,7 @@ class Target:
         """
         before = SystemState.load(record / BEFORE)
         if not undo:
-            return cls(before, since=before.time)
+            return cls(before, since=before.time, held=held_units(record))
         after = SystemState.load(record / AFTER)
         only: dict[str, set[str]] = {table: set() for table in before.tables}
         for change in compare(before, after):
