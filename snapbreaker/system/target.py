@@ -37,7 +37,7 @@ class Target:
         for change in compare(before, after):
             only[change.table].add(change.name)
         names = {table: frozenset(changed) for table, changed in only.items()}
-        return cls(after, names) if again else cls(before, names, before.time)
+        return cls(after, names) if again else cls(before, names, since=before.time)
 
     @property
     def tables(self) -> list[str]:
