@@ -99,7 +99,7 @@ def attach(image: Path, path: Path, fstype: str) -> Disk:
 
 def detach(image: Path) -> None:
     """Until it is really gone: a mount in a namespace that is about to end holds the loop device for a moment."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while _run("losetup", "-n", "-O", "NAME", "-j", str(image)).strip():
         sessions.detach(image)
         if time.monotonic() > deadline:
