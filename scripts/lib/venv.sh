@@ -1,6 +1,6 @@
 # Sourced with $scripts set: cd to the clone's root and sets $venv, the development environment, made or brought up to
 # date when pyproject.toml or the pins are newer than it.
-cd "$scripts/.." || exit 1
+cd "${scripts:?}/.." || exit 1
 venv=.venv
 
 make_venv() {
