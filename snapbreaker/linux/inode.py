@@ -74,10 +74,15 @@ def set_flags(fd: int, flags: int) -> None:
 
 
 def _raw_flags(fd: int) -> int:
+    return _asked(fd, _GETFLAGS)
+
+
+def _asked(fd: int, request: int) -> int:
+    """The answer to a request for one number; 0 where the filesystem does not know it."""
     # The kernel writes an int, whatever the request number says (ioctl_iflags(2)).
     buffer = bytearray(_LONG)
     try:
-        fcntl.ioctl(fd, _GETFLAGS, buffer)
+        fcntl.ioctl(fd, request, buffer)
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             return 0
@@ -119,14 +124,7 @@ def get_generation(fd: int) -> int:
 
     FS_IOC_GETVERSION: ext4, xfs and btrfs have it. Raises OSError.
     """
-    buffer = bytearray(_LONG)
-    try:
-        fcntl.ioctl(fd, _GETVERSION, buffer)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return 0
-        raise
-    return int.from_bytes(buffer[:4], sys.byteorder)
+    return _asked(fd, _GETVERSION)
 
 
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int = 0) -> None:

@@ -20,7 +20,9 @@ def verdict(report: Report) -> str:
     """One sentence: what was compared, and what came of it."""
     found = len(report.differences) + len(report.failures)
     if report.checkpoint_status is CheckpointStatus.COMPLETED:
-        return "The machine was compared with the checkpoint, and nothing differs."
+        stays = sum(note.text.endswith("; stays") for note in report.foreign)
+        but = f" but {count_text(stays, 'file')} that others wrote meanwhile" if stays else ""
+        return f"The machine was compared with the checkpoint, and nothing differs{but}."
     if found:
         return f"NOT as it was at the checkpoint: {count_text(found, 'problem')}, listed below."
     if report.outcome is Outcome.NOT_STARTED:

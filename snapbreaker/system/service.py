@@ -10,6 +10,7 @@ from pathlib import Path
 from snapbreaker import commands
 from snapbreaker.errors import CheckpointError
 from snapbreaker.linux import systemd
+from snapbreaker.linux.durable import write_file
 from snapbreaker.linux.systemd import Manager
 from snapbreaker.system import boot_files
 from snapbreaker.system.boot_files import NAME
@@ -36,7 +37,7 @@ def install(store: Path) -> list[str]:
         raise CheckpointError("systemd is not PID 1 here", "run `snapbreaker recover` at boot by other means")
     text = boot_files.unit(store, program())
     path, link = DIRECTORY / NAME, WANTS / NAME
-    path.write_text(text)
+    write_file(str(path), text.encode())
     path.chmod(0o644)
     WANTS.mkdir(exist_ok=True)
     with suppress(FileNotFoundError):
