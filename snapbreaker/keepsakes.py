@@ -21,7 +21,7 @@ class Keepsakes:
     def __init__(self, place: Path) -> None:
         self._place = place
         self._left = COPIED
-        self.saved: set[str] = set()
+        self.saved: dict[str, bytes] = {}  # where each is
 
     def save(self, root: str, live: LiveTree, change: Change) -> None:
         """Keep the file of ``change.new``: by a hard link, so that it costs nothing, or a copy of its content.
@@ -33,25 +33,28 @@ class Keepsakes:
         if change.new is None or not stat.S_ISREG(change.new.mode):
             return
         path = absolute(root, change.path)
-        target = self._target(path)
         try:
-            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-            with suppress(FileNotFoundError):  # of an attempt that was cut off
-                os.unlink(target)
+            target = self._free(os.fsencode(self._place) + os.fsencode(path))
             privileged = change.new.mode & (stat.S_ISUID | stat.S_ISGID)
             if (not privileged and self._linked(live, change.path, target)) or self._copied(live, change, target):
-                self.saved.add(path)
+                self.saved[path] = target
         except OSError:
             return
 
     def where(self, path: str) -> str:
         """For a person: where the file at ``path`` (absolute) is now."""
         if path in self.saved:
-            return f"saved as {os.fsdecode(self._target(path))}"
+            return f"saved as {os.fsdecode(self.saved[path])}"
         return "went back with the rest, and lies in the vault"
 
-    def _target(self, path: str) -> bytes:
-        return os.fsencode(self._place) + os.fsencode(path)
+    def _free(self, wanted: bytes) -> bytes:
+        """A name that is not taken: what an attempt that was cut off has saved is never given up."""
+        os.makedirs(os.path.dirname(wanted), mode=0o700, exist_ok=True)
+        name, number = wanted, 0
+        while os.path.lexists(name):
+            number += 1
+            name = b"%s.~%d~" % (wanted, number)
+        return name
 
     def _linked(self, live: LiveTree, path: bytes, target: bytes) -> bool:
         directory, name = live.open_parent(path)
