@@ -50,15 +50,21 @@ class Stage:
         return os.fsencode(f"{checkpoint.rpartition('/')[2]}-{volume}-restore.{self.attempt}")
 
     def open(self) -> None:
-        """Make the directories. Raises OSError; FileExistsError when this attempt was made before."""
+        """Make the directories, or leave nothing. Raises OSError; FileExistsError when this attempt was made before."""
         vault = os.open(self.vault, _DIRECTORY)
+        name = b"restore.%d" % self.attempt
         try:
-            name = b"restore.%d" % self.attempt
             ops.mkdir(vault, name)
-            self.fd = os.open(name, _DIRECTORY, dir_fd=vault)
-            ops.mkdir(self.fd, b"slots")
-            self.slots.append(_open_plain(self.fd, b"slots"))
-            os.fsync(vault)
+            try:
+                self.fd = os.open(name, _DIRECTORY, dir_fd=vault)
+                ops.mkdir(self.fd, b"slots")
+                self.slots.append(_open_plain(self.fd, b"slots"))
+                os.fsync(vault)
+            except OSError:
+                self.close()
+                with suppress(OSError):
+                    remove_tree(vault, name)
+                raise
         finally:
             os.close(vault)
 

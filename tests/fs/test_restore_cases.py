@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import threading
@@ -19,6 +20,7 @@ from snapbreaker.files.manifest import ManifestTree
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.restore import Restored, restore
+from snapbreaker.files.room import RESERVE
 from snapbreaker.files.stage import Stage
 from snapbreaker.linux.inode import RENAME_EXCHANGE, renameat2
 from tests import comparer
@@ -112,6 +114,24 @@ def test_no_space_changes_nothing(make_filesystem: MakeFilesystem, tmp_path: Pat
         case.restore()
     assert comparer.differences(after, comparer.snapshot(case.root)) == []
     assert list(case.vault.iterdir()) == []
+
+
+def test_no_space_for_the_slots_but_for_the_reserve(
+    ext4: LoopFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(ext4, tmp_path)
+    (case.root / "file").write_text("before")
+    case.record()
+    (case.root / "file").write_text("after")
+    (case.vault / RESERVE).write_bytes(bytes(4096))
+
+    def full(operation: str, name: bytes) -> None:
+        if name == b"slots" and (case.vault / RESERVE).exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ops, "before", full)
+    assert case.restore().failures == ()
+    assert case.differences() == []
 
 
 @pytest.mark.parametrize("fstype", SMALL)
