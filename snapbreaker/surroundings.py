@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from snapbreaker.backend import Volume
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.foreign.watcher import Watch, Watcher
-from snapbreaker.guard.guards import Guards
 from snapbreaker.linux.process import Identity
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.supervisor import Lifeline
@@ -24,7 +23,6 @@ class Surroundings:
         self._lifeline = lifeline
         self._tree: ProcessTree | None = None
         self.watcher = Watcher()
-        self.guards = Guards(lambda pid: self.tree.exclude(pid))
 
     @property
     def tree(self) -> ProcessTree:
@@ -44,7 +42,6 @@ class Surroundings:
 
     def remove(self) -> None:
         """Nothing was run. Idempotent."""
-        self.guards.close()
         self.watcher.stop()
         if self._tree is not None:
             self._tree.remove()

@@ -32,19 +32,11 @@ class Copy(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """One path as the manifest gets it; ``extents`` are None for what has no content, or is ``linked``."""
+    """One path as the manifest gets it; ``extents`` are None for what has no content."""
 
     entry: Entry
     details: Details
     extents: tuple[Extent, ...] | None
-    linked: bool = False
-
-
-class Packed(NamedTuple):
-    """The same as another manifest has it."""
-
-    entry: Entry
-    extras: bytes
 
 
 class Copies:
