@@ -50,7 +50,7 @@ class Stage:
         return os.fsencode(f"{checkpoint.rpartition('/')[2]}-{volume}-restore.{self.attempt}")
 
     def open(self) -> None:
-        """Make the directories, or leave nothing. Raises OSError; FileExistsError when this attempt was made before."""
+        """Make the directories, or leave nothing. Raises OSError; FileExistsError when it was made before."""
         vault = os.open(self.vault, _DIRECTORY)
         name = b"restore.%d" % self.attempt
         try:
