@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from snapbreaker.bystanders import Bystanders
 from snapbreaker.checkpoint.record import Record
@@ -11,9 +12,12 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.entry import Aspect, Change
+from snapbreaker.files.live import LiveTree
 from snapbreaker.files.proof import Proof
-from snapbreaker.files.tree import sort_key
+from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.files.verify import describe, kind_of
 from snapbreaker.goal import Goal
+from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import absolute, aspect_names
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import capture
@@ -23,18 +27,34 @@ from snapbreaker.trees import live_tree, pending, source
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """One path; ``sign`` is ``+`` added since the checkpoint, ``-`` removed, ``*`` changed."""
+    """One path; ``status`` is A added since the checkpoint, D deleted, M changed, T became something else."""
 
-    sign: str
+    status: str
     path: str
     aspects: tuple[str, ...]
 
     @classmethod
     def of(cls, root: str, change: Change) -> Changed:
-        sign = "+" if change.old is None else "-" if change.new is None else "*"
-        return cls(
-            sign, absolute(root, change.path), aspect_names(change.aspects & ~(Aspect.ADDED | Aspect.REMOVED))
-        )
+        there = "T" if change.aspects & Aspect.TYPE else "M"
+        status = "A" if change.old is None else "D" if change.new is None else there
+        aspects = aspect_names(change.aspects & ~(Aspect.ADDED | Aspect.REMOVED))
+        return cls(status, absolute(root, change.path), aspects)
+
+
+class Compared(NamedTuple):
+    """One path with the trees that it differs in, which are open until the next one is asked for."""
+
+    root: str
+    change: Change
+    old: Tree
+    live: LiveTree
+
+    def text(self) -> str:
+        """In what it differs, with values; what it is, where it is on one side only."""
+        entry = self.change.old or self.change.new
+        if (self.change.old is not None and self.change.new is not None) or entry is None:
+            return describe(self.change, self.old, self.live)
+        return kind_of(entry)
 
 
 def goal_of(record: Record) -> Goal:
@@ -44,12 +64,17 @@ def goal_of(record: Record) -> Goal:
         return Goal(undo=True)
     if state is State.CREATING:
         raise CheckpointError(f"checkpoint {record.id} is not whole", "run `snapbreaker recover`")
-    if state is State.ROLLED_BACK:
+    if state in (State.ROLLED_BACK, State.FAILED):
         return Goal.from_dict(record.status.get("goal", {}))
     return Goal()
 
 
-def differences(record: Record, goal: Goal, deep: bool = False) -> Iterator[Changed]:
+def differences(record: Record, goal: Goal, deep: bool = False, progress: Progress = silent) -> Iterator[Changed]:
+    """What ``compared`` finds, for a list."""
+    return (Changed.of(one.root, one.change) for one in compared(record, goal, deep, progress))
+
+
+def compared(record: Record, goal: Goal, deep: bool = False, progress: Progress = silent) -> Iterator[Compared]:
     """By volume, in path order. ``deep``: nothing is taken for unchanged without a look at its content.
 
     What others had written during a halted run and the rollback left as it was is none, until it is changed again.
@@ -58,12 +83,12 @@ def differences(record: Record, goal: Goal, deep: bool = False) -> Iterator[Chan
     for volume in record.meta.volumes:
         volume = replace(volume, proof=Proof.none()) if deep else volume
         with source(volume, goal.undo) as old, live_tree(volume) as live:
-            changes = sorted(pending(volume, old, live, goal), key=lambda change: sort_key(change.path))
+            changes = sorted(pending(volume, old, live, goal, progress), key=lambda change: sort_key(change.path))
             stays = bystanders.split(volume, old, live, changes).stays if record.state is State.ROLLED_BACK else ()
             for change in changes:
                 if change.path in stays and not _changed_since(change, record):
                     continue
-                yield Changed.of(volume.stored.volume.root, change)
+                yield Compared(volume.stored.volume.root, change, old, live)
 
 
 def _changed_since(change: Change, record: Record) -> bool:
@@ -81,5 +106,5 @@ def system_differences(record: Record, goal: Goal) -> Iterator[Changed]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"what was recorded of the system cannot be read: {error!r}") from error
     for change in target.differences(capture(parts)):
-        sign = "+" if not change.was else "-" if not change.now else "*"
-        yield Changed(sign, f"{change.table}: {change.name}", (change.text(),))
+        status = "A" if not change.was else "D" if not change.now else "M"
+        yield Changed(status, f"{change.table}: {change.name}", (change.text(),))

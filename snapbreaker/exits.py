@@ -44,6 +44,7 @@ VERBS: dict[str, dict[Exit, str]] = {
     },
     "checkpoint": {
         Exit.OK: "done",
+        Exit.MANUAL: "`checkpoint diff --exit-code`: the differences are listed",
         Exit.NOT_STARTED: "no checkpoint could be made, or the one asked for cannot be used",
     },
     "rollback": {

@@ -46,7 +46,7 @@ class TextNarrator:
         self._dirty = False
 
     def say(self, text: str) -> None:
-        self._wipe()
+        self.wipe()
         self._write(f"snapbreaker: {text}\n")
 
     def starting(self, verb: str, request: Request) -> None:
@@ -92,7 +92,7 @@ class TextNarrator:
     def finished(self, report: Report) -> None:
         from snapbreaker.report.text import render
 
-        self._wipe()
+        self.wipe()
         if self.verbosity < 0 and report.exit_code == 0:
             return
         self._write(render(report, sys.stderr))
@@ -104,7 +104,8 @@ class TextNarrator:
         if error.hint:
             self.say(f"hint: {error.hint}")
 
-    def _wipe(self) -> None:
+    def wipe(self) -> None:
+        """Take the line of progress away, before somebody else writes to the terminal."""
         if self._dirty:
             self._write("\r\x1b[K")
             self._dirty = False

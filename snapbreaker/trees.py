@@ -13,16 +13,21 @@ from snapbreaker.files.entry import Change
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.tree import Tree, sort_key
 from snapbreaker.files.undo import UndoSet
+from snapbreaker.files.watched import Watched
 from snapbreaker.goal import Goal
+from snapbreaker.progress import Progress, silent
 
 
-def pending(volume: VolumeRecord, old: Tree, live: LiveTree, goal: Goal) -> Iterable[Change]:
+def pending(
+    volume: VolumeRecord, old: Tree, live: LiveTree, goal: Goal, progress: Progress = silent
+) -> Iterable[Change]:
     """What differs between the live tree and the goal."""
+    now = live if progress is silent else Watched(live, "compare", progress)
     for part in below(volume, goal.paths):
         if isinstance(old, UndoSet):
-            yield from old.changes(live, part)
+            yield from old.changes(now, part)
         else:
-            yield from diff(old, live, volume.stored.policy, volume.proof, part)
+            yield from diff(old, now, volume.stored.policy, volume.proof, part)
 
 
 def source(volume: VolumeRecord, undo: bool) -> Tree:
@@ -52,9 +57,11 @@ def _refuse_without_vault(volume: VolumeRecord) -> None:
 
 
 def below(volume: VolumeRecord, wanted: Sequence[str]) -> list[bytes]:
-    """``wanted`` relative to the volume's root; those of other volumes left out. Of an empty one: all of it."""
+    """``wanted`` relative to the volume's root, none in another; those of other volumes left out. Of an empty one:
+    all of it.
+    """
     root = volume.stored.volume.root
     if not wanted or any(paths.is_below(root, path) for path in wanted):
         return [b""]
-    found = [os.fsencode(paths.relative(path, root)) for path in wanted if paths.is_below(path, root)]
-    return sorted(found, key=sort_key)
+    found = {os.fsencode(paths.relative(path, root)) for path in wanted if paths.is_below(path, root)}
+    return [part for part in sorted(found, key=sort_key) if not any(part.startswith(o + b"/") for o in found)]

@@ -12,13 +12,27 @@ from snapbreaker.checkpoint.lock import Lock
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import SYSTEM, chosen, here, narrator_for, print_changes, print_json
+from snapbreaker.cli.options import SYSTEM, chosen, here, narrator_for, print_json
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.report.wording import path_text
 
 
-@click.group()
+class _Group(click.Group):
+    """`diff` is a file of its own, imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), "diff"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "diff":
+            from snapbreaker.cli.checkpoint_diff import diff
+
+            return diff
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Group)
 def checkpoint() -> None:
     """Make, look at and remove checkpoints."""
 
@@ -93,19 +107,6 @@ def show(settings: Settings, id: str | None, last: bool, as_json: bool) -> None:
         return
     for name, value in _description(record):
         click.echo(f"{name + ':':<10} {path_text(value)}")
-
-
-@checkpoint.command()
-@click.argument("id", required=False)
-@click.option("--last", is_flag=True, help="The newest checkpoint.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.pass_obj
-def diff(settings: Settings, id: str | None, last: bool, as_json: bool) -> None:
-    """What has changed since a checkpoint: of a committed run, the paths that it changed."""
-    from snapbreaker.differences import differences, goal_of
-
-    record = chosen(settings.store, id, last, "compare with")
-    print_changes(differences(record, goal_of(record)), as_json)
 
 
 @checkpoint.command()

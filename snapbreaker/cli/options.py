@@ -15,7 +15,8 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.errors import SnapbreakerError, UsageError
 from snapbreaker.narrator import EventNarrator, Narrator, TextNarrator
-from snapbreaker.report.wording import path_text
+from snapbreaker.paths import is_below
+from snapbreaker.report.wording import line_text, path_text
 from snapbreaker.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -65,10 +66,26 @@ def print_json(value: Any) -> None:
 
 
 def print_changes(changes: Iterable[Changed], as_json: bool) -> None:
-    """A line a path: sign, path, and in what it differs."""
+    """A line a path: status, path, and in what it differs."""
     for change in changes:
         if as_json:
             print_json(asdict(change))
             continue
-        why = f"  ({', '.join(change.aspects)})" if change.aspects else ""
-        click.echo(f"{change.sign} {path_text(change.path)}{why}")
+        click.echo(change_line(change))
+
+
+def change_line(change: Changed, how: str = "") -> str:
+    """Status, path, and in what it differs, or ``how`` where that is known."""
+    why = line_text(how) or ", ".join(change.aspects)
+    return f"{change.status} {path_text(change.path)}" + (f"  ({why})" if why else "")
+
+
+def inside(record: Record, path: str) -> str:
+    """``path`` made absolute. Raises UsageError when no volume of the record holds it."""
+    if not path:
+        raise UsageError("the path is empty")
+    parent, name = os.path.split(path.rstrip("/") or "/")
+    absolute = os.path.realpath(path) if name in ("", ".", "..") else os.path.join(os.path.realpath(parent), name)
+    if not any(is_below(absolute, volume.stored.volume.root) for volume in record.meta.volumes):
+        raise UsageError(f"{path_text(path)} is not in the scope of checkpoint {record.id}")
+    return absolute

@@ -15,7 +15,7 @@ from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import chosen, narrator_for, print_changes, told
+from snapbreaker.cli.options import chosen, inside, narrator_for, print_changes, told
 from snapbreaker.conclude import conclude
 from snapbreaker.conflicts import conflicts, refuse_conflicts
 from snapbreaker.differences import differences, system_differences
@@ -23,7 +23,6 @@ from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.goal import Goal
 from snapbreaker.narrator import Narrator
-from snapbreaker.paths import is_below
 from snapbreaker.redo import redo, refuse
 from snapbreaker.report.wording import path_text
 from snapbreaker.rollback import roll_back
@@ -73,7 +72,7 @@ def rollback(
         raise UsageError("--redo takes back all of the last rollback", "leave the other options out")
     if again:
         return told(narrator, lambda: _redo(record, narrator))
-    wanted = tuple(_inside(record, path) for path in paths)
+    wanted = tuple(inside(record, path) for path in paths)
     goal = _goal(record, whole, wanted)
     if dry_run:
         return _preview(record, goal, as_json)
@@ -144,17 +143,6 @@ def _again(record: Record, before: Goal, paths: tuple[str, ...]) -> Goal:
             "leave --path out: what is as it was stays as it is",
         )
     return before
-
-
-def _inside(record: Record, path: str) -> str:
-    """``path`` made absolute. Raises UsageError when no volume of the record holds it."""
-    if not path:
-        raise UsageError("--path is empty")
-    parent, name = os.path.split(path.rstrip("/") or "/")
-    absolute = os.path.realpath(path) if name in ("", ".", "..") else os.path.join(os.path.realpath(parent), name)
-    if not any(is_below(absolute, volume.stored.volume.root) for volume in record.meta.volumes):
-        raise UsageError(f"--path {path} is not in the scope of checkpoint {record.id}")
-    return absolute
 
 
 def _preview(record: Record, goal: Goal, as_json: bool) -> int:

@@ -88,7 +88,7 @@ def _details_texts(aspects: Aspect, old: Details, new: Details) -> list[str]:
 
 
 def _type_text(a: Entry, b: Entry) -> str:
-    return f"{_kind(b)} instead of {_kind(a)}"
+    return f"{kind_of(b)} instead of {kind_of(a)}"
 
 
 def _content_text(a: Entry, b: Entry) -> str:
@@ -101,7 +101,8 @@ def _links_text(a: Entry, b: Entry) -> str:
     return f"{b.nlink} hard links instead of {a.nlink}; names outside the scope may hold what the command wrote"
 
 
-def _kind(entry: Entry) -> str:
+def kind_of(entry: Entry) -> str:
+    """What ``entry`` is, in words."""
     return "subvolume" if entry.subvolume else _KINDS.get(stat.S_IFMT(entry.mode), "unknown type")
 
 

@@ -188,6 +188,33 @@ class Progress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Difference(Event):
+    """One path that is not what it is in the checkpoint. Only of `checkpoint diff`."""
+
+    event: ClassVar[str] = "difference"
+    status: Annotated[str, "`A` added since the checkpoint, `D` deleted, `M` changed, `T` became something else"]
+    path: Annotated[str, "absolute path"]
+    aspects: Annotated[list[str], "in what it differs: `content`, `mode`, `owner` …; empty of `A` and `D`"]
+    text: Annotated[str, "the same for a person, with values"]
+    size_then: Annotated[int | None, "bytes in the checkpoint, null where it was not there"]
+    size_now: Annotated[int | None, "bytes now, null where it is not there"]
+    diff: Annotated[str | None, "unified diff, null without `--text`, empty where there is nothing to show"]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryStat(Event):
+    """How much differs at and below one path. Only of `checkpoint diff --stat`."""
+
+    event: ClassVar[str] = "stat"
+    path: Annotated[str, "absolute path, one name below the volume or the path that was asked for"]
+    added: Annotated[int, "paths that were not in the checkpoint"]
+    changed: Annotated[int, "paths that are different"]
+    removed: Annotated[int, "paths that are not there now"]
+    more: Annotated[int, "bytes by which files are larger, or new"]
+    less: Annotated[int, "bytes by which files are smaller, or gone"]
+
+
+@dataclass(frozen=True, slots=True)
 class Warned(Event):
     """Something that a person should know and that stops nothing."""
 
@@ -233,6 +260,8 @@ KINDS: tuple[type[Event], ...] = (
     Verified,
     Committed,
     Progress,
+    Difference,
+    DirectoryStat,
     Warned,
     ErrorRaised,
     Finished,

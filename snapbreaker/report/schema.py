@@ -133,7 +133,8 @@ then its exit code tells (see exit-codes.md). New kinds and new fields may be ad
 
 A run that trips: `start`, `checkpoint`, `running`, `output` …, `issue`, `halted`, `restoring`, `restored`,
 `verified`, `finished`. One that does not: `start`, `checkpoint`, `running`, `output` …, `committed`, `finished`.
-`progress`, `warning` and `error` may come in between.
+`progress`, `warning` and `error` may come in between. `checkpoint diff` writes `difference` or `stat`
+and nothing else.
 
 The text is ASCII. A path or argument that is not UTF-8 has a lone surrogate U+DC80…U+DCFF for each byte
 0x80…0xFF that does not belong (Python's `surrogateescape`), so `"\\udcff"` is the byte 0xFF.

@@ -40,6 +40,8 @@ EXAMPLES = (
     events.Verified(1, 2.5, {"paths": 168_000}, ["/srv/a: content"]),
     events.Committed(12, 3, 1, 3_100_000),
     events.Progress("restore", 1000, 5000),
+    events.Difference("M", "/etc/a", ["content", "mode"], "size 2 instead of 1", 1, 2, "@@ -1 +1 @@\n-\n+a\n"),
+    events.DirectoryStat("/etc", 1, 2, 3, 4000, 5000),
     events.Warned("the clock was set back"),
     events.ErrorRaised.of(CheckpointError("no space", "free some")),
     events.Finished(3, "failed", "/var/lib/snapbreaker/7/report.json"),

@@ -1,0 +1,47 @@
+"""A tree that tells how far its reading is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.tree import Content, Tree
+from snapbreaker.progress import Progress
+
+_EVERY = 1024  # entries
+_EVERY_OCTETS = 16 << 20
+
+
+class Watched(Tree):
+    """``tree``, whose entries, and the bytes of files that are asked for, are counted. Closes nothing."""
+
+    def __init__(self, tree: Tree, phase: str, progress: Progress) -> None:
+        self._tree, self._phase, self._progress = tree, phase, progress
+        self._entries = self._octets = self._told = 0
+
+    def walk(self, below: bytes = b"") -> Iterator[Entry]:
+        for entry in self._tree.walk(below):
+            self._entries += 1
+            if not self._entries % _EVERY:
+                self._tell()
+            yield entry
+
+    def lookup(self, path: bytes) -> Entry | None:
+        self._entries += 1
+        if not self._entries % _EVERY:
+            self._tell()
+        return self._tree.lookup(path)
+
+    def details(self, entry: Entry) -> Details:
+        return self._tree.details(entry)
+
+    def content(self, entry: Entry) -> Content:
+        content = self._tree.content(entry)
+        self._octets += sum(extent.length for extent in content.extents)
+        if self._octets - self._told >= _EVERY_OCTETS:
+            self._tell()
+        return content
+
+    def _tell(self) -> None:
+        self._told = self._octets
+        self._progress(self._phase, self._entries, self._octets)
