@@ -65,7 +65,7 @@ def goal_of(record: Record) -> Goal:
     if state is State.CREATING:
         raise CheckpointError(f"checkpoint {record.id} is not whole", "run `snapbreaker recover`")
     if state in (State.ROLLED_BACK, State.FAILED):
-        return Goal.from_dict(record.status.get("goal", {}))
+        return replace(Goal.from_dict(record.status.get("goal", {})), paths=())
     return Goal()
 
 

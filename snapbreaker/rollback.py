@@ -98,7 +98,7 @@ def _undo_mounts(record: Record, goal: Goal, outcome: Outcome) -> None:
     """What a halted run mounted goes. Of a run that ended long ago nobody knows who has mounted what since."""
     meta = record.meta
     volumes = [(volume.stored.volume, volume.stored.policy) for volume in meta.volumes]
-    if meta.kind == "run" and not goal.undo and meta.boot == boot_id():
+    if meta.kind == "run" and not goal.undo and not goal.paths and meta.boot == boot_id():
         undone = mounts.undo(volumes, meta.mounts)
         outcome.unmounted, outcome.missing_mounts = undone.unmounted, undone.missing
         extra, missing = undone.left, undone.taken_by_others

@@ -120,6 +120,8 @@ def _goal(record: Record, whole: bool, paths: tuple[str, ...]) -> Goal:
         return Goal(undo=False, paths=paths, rest=State.READY)
     if state is State.FAILED:
         return _again(record, Goal.from_dict(record.status.get("goal", {})), paths)
+    if state is State.ROLLED_BACK and paths and not Goal.from_dict(record.status.get("goal", {})).undo:
+        return Goal(undo=False, paths=paths)  # of a halted run all that it recorded is still there
     if state is not State.COMMITTED:
         raise CheckpointError(f"checkpoint {record.id} is {state}: there is nothing to undo")
     if not whole:
