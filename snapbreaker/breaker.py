@@ -30,6 +30,7 @@ from snapbreaker.errors import (
     UsageError,
 )
 from snapbreaker.exits import Exit
+from snapbreaker.files.remove import removal_told
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
@@ -98,11 +99,11 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     try:
         issue = watched.issue or _checked(request, spec, story)
         with deferred():
-            code = _ended(issue or commit(record, watcher), tree, story, watcher)
+            code = _ended(issue or commit(record, watcher, narrator.progress), tree, story, watcher)
     except SnapbreakerError as error:
         raise HandOver(str(error)) from error  # its exit code may say that nothing was done
     if code == Exit.OK:
-        _prune(store, request.retention)
+        _prune(store, request.retention, narrator)
     return code
 
 
@@ -229,7 +230,10 @@ def _specification(request: RunRequest) -> RunSpec:
     )
 
 
-def _prune(store: Store, retention: Retention) -> None:
+def _prune(store: Store, retention: Retention, narrator: Narrator) -> None:
     for record in retention.expired(store.records()):
-        with suppress(OSError, SnapbreakerError):  # the run succeeded; `prune` will say what is in the way
+        with (
+            removal_told(narrator.progress),
+            suppress(OSError, SnapbreakerError),
+        ):  # `prune` will say what is in the way
             discard(record)

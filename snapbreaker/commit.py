@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from snapbreaker import selection
@@ -11,16 +12,20 @@ from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import SnapbreakerError
+from snapbreaker.files.entry import Change
 from snapbreaker.files.undo import build_undo
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.systemd import SystemdError
+from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes
 from snapbreaker.system import holds
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import AFTER, SystemState, capture
 from snapbreaker.trees import live_tree, pending, source
+
+_TOLD_EVERY = 256  # paths
 
 
 class Committed:
@@ -35,7 +40,7 @@ class Committed:
         self.system_seconds = 0.0  # for packages, units, accounts and ports
 
 
-def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
+def commit(record: Record, watcher: Watcher | None = None, progress: Progress = silent) -> Committed | Issue:
     """Write the undo set of every volume, then say *committed*.
 
     An undo set that cannot be written (no space) is an issue: a change that cannot be undone does not stay. Nor
@@ -50,10 +55,12 @@ def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
         for volume in record.meta.volumes:
             with source(volume, undo=False) as old, live_tree(volume) as live:
                 # What others wrote is not the run's: a later rollback of it must not take that away.
-                split = bystanders.split(volume, old, live, pending(volume, old, live, Goal()), keep=True)
+                changes = pending(volume, old, live, Goal(), progress)
+                split = bystanders.split(volume, old, live, changes, keep=True)
                 done.changes.add(volume.stored.volume.root, split.back)
                 done.foreign += bystanders.told(volume.stored.volume.root, split, committed=True)
-                undo = build_undo(old, live, split.back, volume.stored.vault, volume.stored.record)
+                changes = _counted(split.back, progress)
+                undo = build_undo(old, live, changes, volume.stored.vault, volume.stored.record)
                 done.octets += undo.octets
                 undo.close()
         if record.meta.parts:
@@ -73,6 +80,15 @@ def commit(record: Record, watcher: Watcher | None = None) -> Committed | Issue:
     release(record)
     done.seconds = time.time() - done.started - done.system_seconds
     return done
+
+
+def _counted(changes: Sequence[Change], progress: Progress) -> Iterator[Change]:
+    octets = 0
+    for count, change in enumerate(changes):
+        if count % _TOLD_EVERY == 0:
+            progress("save", count, octets)
+        yield change
+        octets += change.old.size if change.old is not None and change.old.is_file else 0
 
 
 def _captured(parts: Parts) -> SystemState:

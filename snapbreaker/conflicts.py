@@ -9,10 +9,12 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.errors import Conflict
 from snapbreaker.files.policy import PathClass
 from snapbreaker.files.undo import UndoSet
+from snapbreaker.files.watched import Watched
+from snapbreaker.progress import Progress, silent
 from snapbreaker.trees import below, live_tree, source
 
 
-def conflicts(record: Record, only: Sequence[str] = ()) -> list[bytes]:
+def conflicts(record: Record, only: Sequence[str] = (), progress: Progress = silent) -> list[bytes]:
     """Absolute paths of the undo set that changed again since the commit."""
     found: list[bytes] = []
     for volume in record.meta.volumes:
@@ -22,15 +24,15 @@ def conflicts(record: Record, only: Sequence[str] = ()) -> list[bytes]:
             wanted, policy = below(volume, only), volume.stored.policy
             found += [
                 root + b"/" + path
-                for path in undo.conflicts(live)
+                for path in undo.conflicts(Watched(live, "compare", progress))
                 if _covered(path, wanted) and policy.of(path) is not PathClass.KEEP_CONTENT  # logs grow
             ]
     return found
 
 
-def refuse_conflicts(record: Record, only: Sequence[str] = ()) -> None:
+def refuse_conflicts(record: Record, only: Sequence[str] = (), progress: Progress = silent) -> None:
     """Raise Conflict when undoing the run would lose what came after it."""
-    if found := conflicts(record, only):
+    if found := conflicts(record, only, progress):
         raise Conflict(
             f"{len(found)} path{'s' if len(found) > 1 else ''} changed again since that run",
             found,

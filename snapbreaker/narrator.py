@@ -8,17 +8,21 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from snapbreaker import progress
 from snapbreaker.errors import Conflict, SnapbreakerError
 from snapbreaker.monitor.streams import Relay
 from snapbreaker.report import events
 from snapbreaker.report.event_writer import EventWriter
 from snapbreaker.report.model import Outcome, Report
-from snapbreaker.report.wording import path_text
+from snapbreaker.report.wording import count_text, path_text, size_text
 
 if TYPE_CHECKING:
     from snapbreaker.checkpoint.create import Request
     from snapbreaker.checkpoint.record import Record
     from snapbreaker.story import Story
+
+
+_PAUSE = 1.0  # seconds without progress after which it is another piece of work
 
 
 class Narrator(Protocol):
@@ -41,27 +45,43 @@ class TextNarrator:
     def __init__(self, verbosity: int = 0) -> None:
         self.verbosity = verbosity
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._shown = 0.0
+        self._shown = self._heard = 0.0
         self._began = time.monotonic()
-        self._dirty = False
+        self._phase, self._entries, self._octets = "copy", 0, 0
+        if self._terminal and verbosity >= 0:
+            progress.hear = self._moved
 
     def say(self, text: str) -> None:
         self.wipe()
         self._write(f"snapbreaker: {text}\n")
 
     def starting(self, verb: str, request: Request) -> None:
-        self._began = time.monotonic()
+        self._began = self._heard = time.monotonic()
 
     def progress(self, phase: str, entries: int, octets: int = 0) -> None:
         """A line that is written over, once work has taken a second, at most five times a second."""
-        now = time.monotonic()
-        if not self._terminal or self.verbosity < 0 or now - self._began < 1 or now - self._shown < 0.2:
+        if not self._terminal or self.verbosity < 0:
             return
-        self._shown, self._dirty = now, True
-        size = f", {octets / 1e6:,.0f} MB" if octets else ""
-        self._write(f"\r\x1b[Ksnapbreaker: {phase}: {entries:,} paths{size}")
+        now = time.monotonic()
+        if not self._heard or (phase != self._phase and now - self._heard > _PAUSE):
+            self._began = now
+        self._phase, self._entries, self._octets = phase, entries, octets
+        self._show(now)
+
+    def _moved(self, octets: int) -> None:
+        self._octets += octets
+        self._show(time.monotonic())
+
+    def _show(self, now: float) -> None:
+        self._heard = now
+        if now - self._began < 1 or now - self._shown < 0.2:
+            return
+        self._shown, progress.wipe = now, self.wipe
+        size = f", {size_text(self._octets)}" if self._octets else ""
+        self._write(f"\r\x1b[Ksnapbreaker: {self._phase}: {count_text(self._entries, 'path')}{size}")
 
     def checkpointed(self, record: Record) -> None:
+        self._heard = 0.0  # what comes next is another piece of work
         if self.verbosity < 0:
             return
         volumes = record.meta.volumes
@@ -84,7 +104,7 @@ class TextNarrator:
     def tripped(self, record: Record, story: Story) -> None:
         issue = story.issue
         if issue is not None:
-            self._began = time.monotonic()
+            self._began = self._heard = time.monotonic()
             shown = issue.line if issue.line else issue.reason
             self.say(f"TRIPPED by {issue.type}: {shown[:300]}")
             self.say("the command is stopped; rolling back ...")
@@ -106,9 +126,9 @@ class TextNarrator:
 
     def wipe(self) -> None:
         """Take the line of progress away, before somebody else writes to the terminal."""
-        if self._dirty:
+        if progress.wipe is not None:
+            progress.wipe = None
             self._write("\r\x1b[K")
-            self._dirty = False
 
     def _write(self, text: str) -> None:
         """A terminal that hung up, a full disk or a reader that is gone does not end the work."""

@@ -10,6 +10,7 @@ from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.files.displaced import Displaced
 from snapbreaker.files.restore import restore
 from snapbreaker.files.stage import Stage, attempts, put_in_place
+from snapbreaker.files.watched import Watched
 from snapbreaker.goal import Goal
 from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.progress import Progress, silent
@@ -64,11 +65,12 @@ def _redo_volume(
     with live_tree(volume) as live:
         done = [number for number in attempts(vault) if number >= first and put_in_place(vault, number)]
         for attempt in sorted(done, reverse=True):
+            compare, check = Watched(live, "compare", progress), Watched(live, "verify", progress)
             with Displaced.open(vault, attempt, live) as old:
                 started = time.monotonic()
-                changes = list(old.changes(live))
+                changes = list(old.changes(compare))
                 if system.let_go(mine.root, changes):
-                    changes = list(old.changes(live))
+                    changes = list(old.changes(compare))
                 mine.changes.add(mine.root, changes)
                 mine.touch(changes)
                 stage = Stage(vault)
@@ -76,5 +78,5 @@ def _redo_volume(
                     restored = restore(old, live, changes, stage, progress)
                     mine.failures += [(failure.path, failure.text) for failure in restored.failures]
                 outcome.restore_seconds += time.monotonic() - started
-                mine.differences = old.verify(live)
+                mine.differences = old.verify(check)
         mine.compared = True

@@ -21,6 +21,7 @@ from snapbreaker.files.stage import Stage, attempts
 from snapbreaker.files.tree import Tree
 from snapbreaker.files.undo import UndoSet
 from snapbreaker.files.verify import Difference, verify
+from snapbreaker.files.watched import Watched
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.linux.mountinfo import read_mounts
@@ -179,28 +180,28 @@ class _VolumeRollback:
         with source(self._volume, self._goal.undo) as old, live_tree(self._volume) as live:
             for attempt in range(ATTEMPTS):
                 started = time.monotonic()
-                split = self._compared(old, live)
+                split = self._compared(old, live, progress)
                 if attempt == 0:
                     mine.changes.add(mine.root, split.back)
                 self._restore(old, live, split, progress)
                 self._outcome.restore_seconds += time.monotonic() - started
                 started = time.monotonic()
-                mine.differences = self._left(live, split, self._verified(old, live))
+                mine.differences = self._left(live, split, self._verified(old, live, progress))
                 mine.compared = True
                 mine.verify_seconds += time.monotonic() - started
                 if not (mine.differences or mine.failures):
                     return
 
-    def _compared(self, old: Tree, live: LiveTree) -> Split:
+    def _compared(self, old: Tree, live: LiveTree, progress: Progress) -> Split:
         """What has to go back. Services that work on any of it stop first, and may write while they do."""
-        split = self._split(old, live)
+        split = self._split(old, live, progress)
         if self._system.let_go(self._mine.root, split.back):
-            split = self._split(old, live)
+            split = self._split(old, live, progress)
         return split
 
-    def _split(self, old: Tree, live: LiveTree) -> Split:
+    def _split(self, old: Tree, live: LiveTree, progress: Progress) -> Split:
         """What others write once files are on their way back stays in any case: it would have no end."""
-        changes = pending(self._volume, old, live, self._goal)
+        changes = pending(self._volume, old, live, self._goal, progress)
         return self._bystanders.split(self._volume, old, live, changes, keep=self._mine.compared or None)
 
     def _left(self, live: LiveTree, split: Split, differences: list[Difference]) -> list[Difference]:
@@ -226,14 +227,15 @@ class _VolumeRollback:
             mine.displaced.append(stage.path)
             mine.deleted += restored.deleted
 
-    def _verified(self, old: Tree, live: LiveTree) -> list[Difference]:
+    def _verified(self, old: Tree, live: LiveTree, progress: Progress) -> list[Difference]:
         """Everything is compared again; what was touched, with its content."""
+        now = Watched(live, "verify", progress)
         parts = below(self._volume, self._goal.paths)
         if self._goal.undo:
             assert isinstance(old, UndoSet)
-            return old.verify(live, parts)
+            return old.verify(now, parts)
         policy, proof = self._volume.stored.policy, self._volume.proof
-        return [found for part in parts for found in verify(old, live, policy, proof, self._mine.touched, part)]
+        return [found for part in parts for found in verify(old, now, policy, proof, self._mine.touched, part)]
 
 
 def told(root: str, error: OSError | SnapbreakerError) -> str:

@@ -15,6 +15,8 @@ from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import SYSTEM, chosen, here, narrator_for, print_json
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.exits import Exit
+from snapbreaker.files.remove import removal_told
+from snapbreaker.narrator import TextNarrator
 from snapbreaker.report.wording import path_text
 
 
@@ -125,8 +127,9 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool) -> None:
                 raise CheckpointError(f"checkpoint {record.id} is in use", "wait for it to end")
             if reason and not force:
                 raise CheckpointError(f"checkpoint {record.id} is {reason}", "--force removes it all the same")
-        for record in records:
-            discard(record, leave_unreachable=force)
+        with removal_told(TextNarrator(settings.verbosity).progress):
+            for record in records:
+                discard(record, leave_unreachable=force)
 
 
 @checkpoint.command()
@@ -139,12 +142,14 @@ def prune(settings: Settings, count: int, days: float, dry_run: bool) -> int:
     from snapbreaker.checkpoint.discard import discard
     from snapbreaker.checkpoint.retention import Retention
 
-    code = Exit.OK
+    code, narrator = Exit.OK, TextNarrator(settings.verbosity)
     with Lock("checkpoint prune"):
         for record in Retention(count, days).expired(settings.store.records()):
             try:
                 if not dry_run:
-                    discard(record)
+                    with removal_told(narrator.progress):
+                        discard(record)
+                narrator.wipe()
                 click.echo(record.id)
             except SnapbreakerError as error:  # the others go all the same
                 click.echo(f"snapbreaker: {error}", err=True)

@@ -12,7 +12,7 @@ from typing import NoReturn, TextIO
 
 import click
 
-from snapbreaker import __version__
+from snapbreaker import __version__, progress
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import SnapbreakerError
@@ -86,6 +86,7 @@ def launch() -> NoReturn:
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
     code = _code()
+    progress.clear()
     _let_go(sys.stdout)
     _let_go(sys.stderr)
     os._exit(code)  # Python's own end takes each object apart, 15 ms after a run; nothing is left to do
@@ -121,6 +122,7 @@ def _code() -> int:
 
 def _say(*lines: str) -> None:
     """On standard error. One that is gone or full must not change the exit code."""
+    progress.clear()
     with suppress(OSError):
         for line in filter(None, lines):
             print(line, file=sys.stderr)

@@ -22,7 +22,7 @@ from snapbreaker.differences import differences, system_differences
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.goal import Goal
-from snapbreaker.narrator import Narrator
+from snapbreaker.narrator import Narrator, TextNarrator
 from snapbreaker.redo import redo, refuse
 from snapbreaker.report.wording import path_text
 from snapbreaker.rollback import roll_back
@@ -75,7 +75,7 @@ def rollback(
     wanted = tuple(inside(record, path) for path in paths)
     goal = _goal(record, whole, wanted)
     if dry_run:
-        return _preview(record, goal, as_json)
+        return _preview(record, goal, as_json, TextNarrator(-1 if as_json else settings.verbosity))
     if sys.stdin.isatty() and not (yes or as_json):
         click.confirm(f"roll back {record.id} ({' '.join(record.meta.command) or 'made by hand'})?", abort=True)
 
@@ -84,7 +84,7 @@ def rollback(
         with Lock(f"rollback {record.id}"):
             goal = _goal(record, whole, wanted)  # again: another rollback may just have ended
             if goal.undo and not force:
-                refuse_conflicts(record, wanted)
+                refuse_conflicts(record, wanted, narrator.progress)
             return _roll_back(record, goal, narrator)
 
     return told(narrator, work)
@@ -147,9 +147,12 @@ def _again(record: Record, before: Goal, paths: tuple[str, ...]) -> Goal:
     return before
 
 
-def _preview(record: Record, goal: Goal, as_json: bool) -> int:
-    print_changes([*differences(record, goal), *system_differences(record, goal)], as_json)
-    if goal.undo and (found := conflicts(record, goal.paths)):
+def _preview(record: Record, goal: Goal, as_json: bool, narrator: TextNarrator) -> int:
+    changed = [*differences(record, goal, progress=narrator.progress), *system_differences(record, goal)]
+    found = conflicts(record, goal.paths, narrator.progress) if goal.undo else []
+    narrator.wipe()
+    print_changes(changed, as_json)
+    if found:
         for path in found:
             click.echo(f"conflict: {path_text(os.fsdecode(path))} changed again since the run", err=True)
         return Exit.NOT_STARTED

@@ -8,6 +8,7 @@ from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import chosen, print_changes
 from snapbreaker.differences import differences, goal_of, system_differences
 from snapbreaker.exits import Exit
+from snapbreaker.narrator import TextNarrator
 
 
 @click.command()
@@ -26,7 +27,9 @@ def verify(settings: Settings, id: str | None, last: bool, deep: bool, as_json: 
     """
     record = chosen(settings.store, id, last, "verify")
     goal = goal_of(record)
-    found = [*differences(record, goal, deep), *system_differences(record, goal)]
+    narrator = TextNarrator(-1 if as_json else settings.verbosity)
+    found = [*differences(record, goal, deep, narrator.progress), *system_differences(record, goal)]
+    narrator.wipe()
     print_changes(found, as_json)
     if not found and not as_json:
         click.echo(f"{record.id}: nothing differs", err=True)

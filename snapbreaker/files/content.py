@@ -16,6 +16,7 @@ from snapbreaker.linux.clone import (
     unwritten_ranges,
 )
 from snapbreaker.linux.libc import failure
+from snapbreaker.progress import STEP, moved
 
 _BLOCK = 1 << 20
 _ZEROS = bytes(_BLOCK)
@@ -81,11 +82,16 @@ def same_content(a: Content, b: Content) -> bool:
     if a.size != b.size:
         return False
     there, here = _data(a), _data(b)
+    read = 0
     for start, end in there if there == here else _union(there, here):
         for offset in range(start, end, _BLOCK):
             length = min(_BLOCK, end - offset)
             if _read(a, offset, length) != _read(b, offset, length):
                 return False
+            read += length
+            if read >= STEP:
+                moved(read)
+                read = 0
     return True
 
 
@@ -132,7 +138,15 @@ def _clone_extent(source_fd: int, extent: Extent, dest_fd: int, block: int) -> b
 def _copy_extent(source_fd: int, extent: Extent, dest_fd: int) -> None:
     # For a small extent two plain calls are as quick.
     small = extent.length <= _GRAIN
-    done = 0 if small else copy_range(source_fd, extent.source, extent.length, dest_fd, extent.offset)
+    done = 0
+    while not small and done < extent.length:
+        length = min(STEP, extent.length - done)
+        step = copy_range(source_fd, extent.source + done, length, dest_fd, extent.offset + done)
+        done += step
+        if step < length:
+            break
+        if done < extent.length:
+            moved(step)
     while done < extent.length:
         data = os.pread(source_fd, min(_BLOCK, extent.length - done), extent.source + done)
         if not data:

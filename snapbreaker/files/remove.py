@@ -5,15 +5,45 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from snapbreaker.files import ops
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.inode import FLAG_APPEND, FLAG_IMMUTABLE, get_flags
 from snapbreaker.linux.openat import open_beneath
+from snapbreaker.progress import Progress, silent
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_TOLD_EVERY = 1024
 _LOCKS = FLAG_IMMUTABLE | FLAG_APPEND
+
+
+class _Count:
+    """How many names were removed, and who is told."""
+
+    def __init__(self) -> None:
+        self.removed = 0
+        self.progress: Progress = silent
+
+    def one(self) -> None:
+        self.removed += 1
+        if self.removed % _TOLD_EVERY == 0:
+            self.progress("remove", self.removed)
+
+
+_count = _Count()
+
+
+@contextmanager
+def removal_told(progress: Progress) -> Iterator[None]:
+    """Whatever ``remove_tree`` removes meanwhile is told to ``progress``."""
+    _count.removed, _count.progress = 0, progress
+    try:
+        yield
+    finally:
+        _count.progress = silent
 
 
 def remove_tree(parent_fd: int, name: bytes) -> None:
@@ -117,6 +147,7 @@ def _delete_subvolume(directory: int, name: bytes) -> bool:
 
 
 def _unlink(directory: int, name: bytes) -> None:
+    _count.one()
     try:
         ops.unlink(directory, name)
     except PermissionError:
