@@ -46,7 +46,7 @@ class TextNarrator:
         self.verbosity = verbosity
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._shown = self._heard = 0.0
-        self._began = time.monotonic()
+        self._began = self._work_began = time.monotonic()
         self._phase, self._entries, self._octets = "copy", 0, 0
         if self._terminal and verbosity >= 0:
             progress.hear = self._moved
@@ -56,7 +56,7 @@ class TextNarrator:
         self._write(f"snapbreaker: {text}\n")
 
     def starting(self, verb: str, request: Request) -> None:
-        self._began = self._heard = time.monotonic()
+        self._began = self._work_began = self._heard = time.monotonic()
 
     def progress(self, phase: str, entries: int, octets: int = 0) -> None:
         """A line that is written over, once work has taken a second, at most five times a second."""
@@ -64,7 +64,7 @@ class TextNarrator:
             return
         now = time.monotonic()
         if not self._heard or (phase != self._phase and now - self._heard > _PAUSE):
-            self._began = now
+            self._work_began = now
         self._phase, self._entries, self._octets = phase, entries, octets
         self._show(now)
 
@@ -74,7 +74,7 @@ class TextNarrator:
 
     def _show(self, now: float) -> None:
         self._heard = now
-        if now - self._began < 1 or now - self._shown < 0.2:
+        if now - self._work_began < 1 or now - self._shown < 0.2:
             return
         self._shown, progress.wipe = now, self.wipe
         size = f", {size_text(self._octets)}" if self._octets else ""
@@ -104,7 +104,7 @@ class TextNarrator:
     def tripped(self, record: Record, story: Story) -> None:
         issue = story.issue
         if issue is not None:
-            self._began = self._heard = time.monotonic()
+            self._began = self._work_began = self._heard = time.monotonic()
             shown = issue.line if issue.line else issue.reason
             self.say(f"TRIPPED by {issue.type}: {shown[:300]}")
             self.say("the command is stopped; rolling back ...")
