@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 from snapbreaker.dataclass import dataclass
 from snapbreaker.files.policy import Policy
 from snapbreaker.files.tree import Tree
+from snapbreaker.guard.guards import Guards
+from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.progress import Progress, silent
 
 
@@ -76,6 +78,7 @@ class Creation:
     record: str  # absolute path of a directory of the record for this volume (manifest); exists, empty, 0700
     policy: Policy
     progress: Progress = silent
+    guards: Guards | None = None  # may be used to guard what is not copied; None: nobody would end them
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -131,6 +134,10 @@ class Backend(ABC):
 
     def release(self, stored: Stored) -> None:  # noqa: B027
         """After commit, when the undo set has content of its own: drop what is no longer needed. Idempotent."""
+
+    def borrowed(self, stored: Stored) -> InodeSet:
+        """The inodes of the volume of which the vault has a hard link."""
+        return InodeSet()
 
     def write_marker(self, stored: Stored, state: str, boot_id: str) -> None:  # noqa: B027
         """Replace the volume's marker atomically and on disk. Only where ``AT_BOOT`` is declared; else nothing."""

@@ -91,7 +91,7 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     tree, watcher = around.tree, around.watcher
     story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
     try:
-        watched = _watch(request, spec, tree, lifeline, story)
+        watched = _watch(request, spec, around, lifeline, story)
     except (CommandNotFound, CommandNotExecutable, CheckpointError, UsageError):  # nothing was run
         around.remove()
         discard(record)
@@ -138,7 +138,7 @@ def _checkpoint(
                 "make space there",
             ) from error
     try:
-        record = create.create(store, wanted, narrator.progress, around.prepare)
+        record = create.create(store, wanted, narrator.progress, around.prepare, around.guards)
     except BaseException:
         around.remove()
         raise
@@ -146,9 +146,9 @@ def _checkpoint(
     return record
 
 
-def _watch(request: RunRequest, spec: RunSpec, tree: ProcessTree, lifeline: Lifeline, story: Story) -> Watched:
+def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: Lifeline, story: Story) -> Watched:
     """Run the command under the monitor. Afterwards, if it tripped, none of its processes is left."""
-    record, narrator = story.record, story.narrator
+    record, narrator, tree = story.record, story.narrator, around.tree
     judge = Judge(request.rules, strict=request.strict)
     log = OutputLog(record.path)
     # Durable before the command starts: whoever finds "running" knows that there may be processes to kill.
@@ -165,7 +165,7 @@ def _watch(request: RunRequest, spec: RunSpec, tree: ProcessTree, lifeline: Life
         judge,
         tree,
         sinks=[log],
-        watch_fds={lifeline.supervisor_fd: supervisor_died},
+        watch_fds={lifeline.supervisor_fd: supervisor_died, **around.guards.watch_fds()},
         on_started=lambda pid: narrator.running(record, pid),
         relays=narrator.relays(),
     ).run()

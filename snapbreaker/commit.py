@@ -16,6 +16,7 @@ from snapbreaker.files.entry import Change
 from snapbreaker.files.undo import build_undo
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
+from snapbreaker.guard.guard import end as end_guard
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.progress import Progress, silent
@@ -103,5 +104,23 @@ def release(record: Record) -> None:
     """Let go of what only a rollback of the whole checkpoint would have needed. Idempotent."""
     for volume in record.meta.volumes:
         vault.unreserve(volume.stored.vault)
+        end_guard(volume.stored.vault)
         with suppress(OSError):  # space is freed later, by prune; the undo set is what counts
             selection.load(volume.backend).release(volume.stored)
+
+
+def let_go(record: Record) -> None:
+    """Of a halted run nothing can be undone any more: what it was rolled back from makes room for the next one."""
+    with suppress(OSError, SnapbreakerError):  # a damaged one is for a person to judge
+        marker = record.path / "released"
+        halted = record.state is State.ROLLED_BACK and not Goal.from_dict(record.status.get("goal", {})).undo
+        if halted and not record.pinned and not marker.exists():
+            release(record)
+            marker.touch(mode=0o600)
+
+
+def let_links_go(record: Record) -> None:
+    """The same at once, where files of the machine would else go on having a further link in a vault."""
+    with suppress(OSError, SnapbreakerError):
+        if any(len(selection.load(volume.backend).borrowed(volume.stored)) for volume in record.meta.volumes):
+            let_go(record)

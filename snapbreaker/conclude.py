@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
+from snapbreaker.commit import let_links_go
 from snapbreaker.exits import Exit
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.systemd import SystemdError
@@ -31,6 +32,7 @@ def conclude(record: Record, story: Story) -> int:
         story.warnings.append(f"the report could not be saved: {error}")
         report = story.report(code)
     story.narrator.finished(report)
+    let_links_go(record)
     return code
 
 

@@ -34,6 +34,10 @@ class CheckpointError(SnapbreakerError):
     exit_code = Exit.NOT_STARTED
 
 
+class ContentLost(CheckpointError):
+    """A file was changed in place, and what it held before was not saved."""
+
+
 class LockHeld(CheckpointError):
     """Another snapbreaker is at work on this machine."""
 

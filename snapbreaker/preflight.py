@@ -6,11 +6,10 @@ from contextlib import suppress
 
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.record import Record
-from snapbreaker.checkpoint.states import NEVER_STARTED, SETTLED, State
+from snapbreaker.checkpoint.states import NEVER_STARTED, SETTLED
 from snapbreaker.checkpoint.store import Store
-from snapbreaker.commit import release
+from snapbreaker.commit import let_go
 from snapbreaker.errors import CheckpointError, SnapbreakerError
-from snapbreaker.goal import Goal
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.system import holds
 
@@ -24,7 +23,7 @@ def preflight(store: Store) -> None:
     for record in store.records():
         if not record.unfinished():
             _put_timers_back(record)
-            _let_go(record)
+            let_go(record)
             continue
         if record.state not in NEVER_STARTED:
             raise CheckpointError(
@@ -39,13 +38,3 @@ def _put_timers_back(record: Record) -> None:
     with suppress(OSError, SnapbreakerError):  # it stays noted, for the next one and for `recover`
         if holds.held(record.path) and record.state in SETTLED:
             holds.put_back(record.path)
-
-
-def _let_go(record: Record) -> None:
-    """Of a halted run nothing can be undone any more: what it was rolled back from makes room for the next one."""
-    with suppress(OSError, SnapbreakerError):  # a damaged one is for a person to judge
-        marker = record.path / "released"
-        halted = record.state is State.ROLLED_BACK and not Goal.from_dict(record.status.get("goal", {})).undo
-        if halted and not record.pinned and not marker.exists():
-            release(record)
-            marker.touch(mode=0o600)

@@ -24,6 +24,7 @@ from snapbreaker.files.verify import Difference, verify
 from snapbreaker.files.watched import Watched
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
+from snapbreaker.guard.guard import end as end_guard
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.process import boot_id
 from snapbreaker.outcome import Outcome, VolumeOutcome
@@ -50,6 +51,7 @@ def roll_back(
     ``Outcome.errors``.
     """
     begin(record, goal)
+    _end_guards(record)
     outcome = Outcome(errors=list(errors))
     system = SystemRollback.of(record, goal.undo, whole=not goal.paths)
     outcome.system = system.outcome
@@ -93,6 +95,14 @@ def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> C
             _VolumeRollback(volume, goal, mine, Outcome(), system, bystanders).run(progress)
             changes.join(mine.changes)
     return changes
+
+
+def _end_guards(record: Record) -> None:
+    """What others change in place from here on stays as it is; and every file that we open would wait for an
+    answer.
+    """
+    for volume in record.meta.volumes:
+        end_guard(volume.stored.vault)
 
 
 def _undo_mounts(record: Record, goal: Goal, outcome: Outcome) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from snapbreaker.backend import Volume
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.foreign.watcher import Watch, Watcher
+from snapbreaker.guard.guards import Guards
 from snapbreaker.linux.process import Identity
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.supervisor import Lifeline
@@ -23,6 +24,7 @@ class Surroundings:
         self._lifeline = lifeline
         self._tree: ProcessTree | None = None
         self.watcher = Watcher()
+        self.guards = Guards(lambda pid: self.tree.exclude(pid))
 
     @property
     def tree(self) -> ProcessTree:
@@ -42,6 +44,7 @@ class Surroundings:
 
     def remove(self) -> None:
         """Nothing was run. Idempotent."""
+        self.guards.close()
         self.watcher.stop()
         if self._tree is not None:
             self._tree.remove()

@@ -44,8 +44,9 @@ def live_tree(volume: VolumeRecord) -> LiveTree:
     _refuse_without_vault(volume)
     root = stored.volume.root
     skip = [os.fsencode(paths.relative(point, root)) for point in stored.volume.skip]
+    borrowed = selection.load(volume.backend).borrowed(stored)
     with roots.opened(stored.volume) as fd:
-        return LiveTree(fd, stored.policy, skip=skip)
+        return LiveTree(fd, stored.policy, skip=skip, borrowed=borrowed)
 
 
 def _refuse_without_vault(volume: VolumeRecord) -> None:

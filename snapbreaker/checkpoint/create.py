@@ -20,6 +20,7 @@ from snapbreaker.checkpoint.store import Store
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.files.proof import Proof
+from snapbreaker.guard.guards import Guards
 from snapbreaker.linux.process import boot_id
 from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.progress import Progress, silent
@@ -52,12 +53,16 @@ class Request:
 
 
 def create(
-    store: Store, request: Request, progress: Progress = silent, prepare: Prepare = _no_preparation
+    store: Store,
+    request: Request,
+    progress: Progress = silent,
+    prepare: Prepare = _no_preparation,
+    guards: Guards | None = None,
 ) -> Record:
     """A checkpoint in state *ready*.
 
-    ``prepare`` is called before anything is recorded of the volumes. Raises SnapbreakerError when it could not be
-    made whole; nothing is left of it then.
+    ``prepare`` is called before anything is recorded of the volumes. ``guards`` keep those that backends
+    start. Raises SnapbreakerError when it could not be made whole; nothing is left of it then.
     """
     scope = covered(store, request.scope, request.keep, request.system)
     parts = Parts.of(scope)
@@ -73,7 +78,7 @@ def create(
             holds.hold(record.path)
         prepare(record, scope.volumes)
         for volume, backend in chosen:
-            meta.volumes.append(_record_volume(record, volume, backend, scope, progress))
+            meta.volumes.append(_record_volume(record, volume, backend, scope, progress, guards))
         record.save_meta(meta)
         record.reserve()
         record.enter(State.READY)
@@ -91,7 +96,7 @@ def covered(store: Store, scope: Sequence[str], keep: Sequence[str] = (), system
 
 
 def _record_volume(
-    record: Record, volume: Volume, backend: Backend, scope: Scope, progress: Progress
+    record: Record, volume: Volume, backend: Backend, scope: Scope, progress: Progress, guards: Guards | None
 ) -> VolumeRecord:
     started = time.monotonic()
     place = record.path / "volumes" / str(volume.number)
@@ -100,7 +105,7 @@ def _record_volume(
     vault.note(record.path, volume, backend.name)
     own = vault.make(volume, record.id)
     policy = scope.policies[volume.number]
-    data = backend.create(volume, Creation(record.id, own, str(place), policy, progress))
+    data = backend.create(volume, Creation(record.id, own, str(place), policy, progress, guards))
     vault.reserve(own)
     proof = Proof.from_dict(data["proof"]) if "proof" in data else Proof.none()
     stored = Stored(volume, own, str(place), policy, data)

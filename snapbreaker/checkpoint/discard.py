@@ -12,6 +12,7 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.remove import remove_tree
 from snapbreaker.files.stage import remove_attempts
+from snapbreaker.guard.guard import end as end_guard
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.system import holds
@@ -35,6 +36,7 @@ def discard(
         own = f"{volume.vault_base}/{record.id}/{volume.number}"
         if os.path.isdir(own):
             backend = selection.load(backend_name)
+            end_guard(own)
             _remove_displaced(volume, own)
             backend.discard(volume, own, str(record.path / "volumes" / str(volume.number)))
         vault.remove(volume, record.id)

@@ -6,6 +6,7 @@ import errno
 import stat
 from collections.abc import Collection, Iterator
 
+from snapbreaker.errors import ContentLost
 from snapbreaker.files.content import same_content, same_sparseness
 from snapbreaker.files.entry import Aspect, Change, Details, Entry
 from snapbreaker.files.links import LinkGroups
@@ -175,11 +176,14 @@ class _Comparison:
     def _content(self, a: Entry, b: Entry) -> Aspect:
         if a.size != b.size:
             return Aspect.CONTENT
-        if a.size == 0:
+        if a.size == 0 or self._old.stands_for(a, b):
             return Aspect.NONE
         new = self._content_of_new(b)
         try:
-            old = self._old.content(a)
+            try:
+                old = self._old.content(a)
+            except ContentLost:
+                return Aspect.CONTENT
             try:
                 if not same_content(old, new):
                     return Aspect.CONTENT

@@ -14,6 +14,7 @@ from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.tree import Content, Tree
 from snapbreaker.files.view import View, entry_of
 from snapbreaker.files.walk import DIRECTORY, NOT_THERE, Walk, open_quietly
+from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.btrfs import ROOT_INODE, is_read_only, is_subvolume
 from snapbreaker.linux.inode import get_flags, get_project
 from snapbreaker.linux.libc import failure
@@ -34,7 +35,8 @@ class LiveTree(Tree):
     ``subvolumes`` maps relative paths to descriptors of directories to read instead, which belong to the tree from
     then on: in a snapshot a nested subvolume is an empty stub. A stub that is not mapped is an empty directory
     without times or owner, since the kernel invents those. ``read_only`` are the paths of subvolumes that had that
-    property when they were snapshotted; None: ask the subvolumes themselves. Access times stay as they are.
+    property when they were snapshotted; None: ask the subvolumes themselves. ``borrowed`` are the numbers of
+    inodes of which a vault has a link, which does not count. Access times stay as they are.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class LiveTree(Tree):
         excluded: Collection[bytes] = (),
         subvolumes: Mapping[bytes, int] | None = None,
         read_only: Collection[bytes] | None = None,
+        borrowed: InodeSet | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self._read_only = None if read_only is None else frozenset(read_only)
@@ -56,7 +59,13 @@ class LiveTree(Tree):
             self.root_fd = os.open(".", DIRECTORY | os.O_CLOEXEC, dir_fd=root)
         else:
             self.root_fd = os.open(root, DIRECTORY | os.O_CLOEXEC)
-        self._view = View([*skip, *excluded, *kept], vault_name, subvolumes or {}, _on_btrfs(self.root_fd))
+        self._view = View(
+            [*skip, *excluded, *kept],
+            vault_name,
+            subvolumes or {},
+            _on_btrfs(self.root_fd),
+            borrowed or InodeSet(),
+        )
 
     @property
     def mounts(self) -> set[bytes]:
@@ -89,7 +98,7 @@ class LiveTree(Tree):
             if not path:
                 return entry_of(path, status, self._view.btrfs and status.st_ino == ROOT_INODE)
             if not stat.S_ISDIR(status.st_mode):
-                return entry_of(path, status)
+                return self._view.own_links(entry_of(path, status))
             os.close(open_beneath(parent, name, os.O_PATH | os.O_NOFOLLOW, one_mount=True))
             return self._view.judged(entry_of(path, status), os.fstat(parent).st_dev)
         except OSError as error:

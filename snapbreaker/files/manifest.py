@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.entry import Details, Entry
-from snapbreaker.files.packing import pack_extras, unpack_details, unpack_extents
+from snapbreaker.files.packing import is_linked, pack_extras, unpack_details, unpack_extents
 from snapbreaker.files.tree import Content, Extent, Tree, sort_key
 
 MAGIC = b"snapbreaker manifest 1\n"
@@ -59,11 +59,22 @@ class ManifestWriter:
         self._first = self._previous = b""
         self._write(MAGIC)
 
-    def add(self, entry: Entry, details: Details, extents: tuple[Extent, ...] | None = None) -> None:
+    def add(
+        self,
+        entry: Entry,
+        details: Details,
+        extents: tuple[Extent, ...] | None = None,
+        linked: bool = False,
+    ) -> None:
         """Add one path. They must come in the order of a walk (ValueError).
 
-        ``extents`` is where a regular file's data lies in the pack; None: its content is not stored.
+        ``extents`` is where a regular file's data lies in the pack; None: its content is not stored there.
+        ``linked``: a hard link keeps it.
         """
+        self.add_packed(entry, pack_extras(details, extents, linked))
+
+    def add_packed(self, entry: Entry, extras: bytes) -> None:
+        """The same with what ``pack_extras`` made, or another manifest holds."""
         path = entry.path
         if self.records and sort_key(path) <= sort_key(self._previous):
             raise ValueError(f"manifest: {path!r} does not come after {self._previous!r}")
@@ -74,7 +85,7 @@ class ManifestWriter:
             shared = path.rfind(b"/") + 1
             if shared and not (self._previous + b"/").startswith(path[:shared]):
                 shared = 0
-        rest, extras = path[shared:], pack_extras(details, extents)
+        rest = path[shared:]
         self._buffer.append(
             _RECORD.pack(
                 shared,
@@ -187,6 +198,11 @@ class ManifestTree(Tree):
                 elif sort_key(entry.path) > sort_key(inside):
                     return
 
+    def packed(self) -> Iterator[tuple[Entry, bytes]]:
+        """The whole walk, with the extras of each path as they are stored."""
+        for number in range(len(self._blocks)):
+            yield from _records(self._read_block(number))
+
     def lookup(self, path: bytes) -> Entry | None:
         found = self._find(path)
         return found[0] if found else None
@@ -200,6 +216,10 @@ class ManifestTree(Tree):
         if extents is None:
             raise CheckpointError(f"{os.fsdecode(entry.path)!r}: its content is not in the checkpoint")
         return Content(self._pack, entry.size, extents, owned=False)
+
+    def is_linked(self, entry: Entry) -> bool:
+        """Whether a hard link keeps the content."""
+        return is_linked(self._extras(entry))
 
     def _extras(self, entry: Entry) -> bytes:
         found = self._find(entry.path)

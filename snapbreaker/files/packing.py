@@ -7,20 +7,27 @@ import struct
 from snapbreaker.files.entry import Details
 from snapbreaker.files.tree import Extent
 
-_HAS_DETAILS, _HAS_EXTENTS = 1, 2
+_HAS_DETAILS, _HAS_EXTENTS, _LINKED = 1, 2, 4
 _DETAILS = struct.Struct("<II?IH")  # flags, project, read_only, length of the target, number of xattrs
 _XATTR = struct.Struct("<HI")  # lengths of name and value
 _COUNT = struct.Struct("<I")
 _EXTENT = struct.Struct("<QQQ")
 _PLAIN = Details()
+_ONLY_LINKED = bytes([_LINKED])
 
 
-def pack_extras(details: Details, extents: tuple[Extent, ...] | None) -> bytes:
-    """Both, or ``b""`` when there are no details and no extents are stored."""
+def pack_extras(details: Details, extents: tuple[Extent, ...] | None, linked: bool = False) -> bytes:
+    """Both, or ``b""`` when there are no details and no extents are stored.
+
+    ``linked``: the content is in no pack, a hard link in the vault keeps it.
+    """
     plain = details == _PLAIN
+    if linked and plain:
+        return _ONLY_LINKED
     if plain and extents is None:
         return b""
-    pieces = [bytes([(0 if plain else _HAS_DETAILS) | (0 if extents is None else _HAS_EXTENTS)])]
+    what = (0 if plain else _HAS_DETAILS) | (0 if extents is None else _HAS_EXTENTS) | (_LINKED if linked else 0)
+    pieces = [bytes([what])]
     if extents is not None:
         pieces.append(_COUNT.pack(len(extents)))
         pieces += [_EXTENT.pack(extent.offset, extent.source, extent.length) for extent in extents]
@@ -49,6 +56,10 @@ def unpack_details(data: bytes) -> Details:
         xattrs.append((data[at : at + name], data[at + name : at + name + value]))
         at += name + value
     return Details(flags, project, tuple(xattrs), target, read_only)
+
+
+def is_linked(data: bytes) -> bool:
+    return bool(data) and bool(data[0] & _LINKED)
 
 
 def unpack_extents(data: bytes) -> tuple[Extent, ...] | None:

@@ -21,6 +21,7 @@ from snapbreaker.linux.openat import open_beneath
 from snapbreaker.progress import Progress
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
 _STEPS_PER_REPORT = 1000
 
 
@@ -110,6 +111,9 @@ class Staging:
 
     def _make_file(self, step: Step, directory: int, name: bytes) -> int:
         entry = step.old
+        spare = self._old.spare_inode(entry)
+        if spare is not None:
+            return self._link_back(step, spare, directory, name)
         fd = ops.create(directory, name)
         try:
             metadata.prepare(fd, step.details)
@@ -121,6 +125,17 @@ class Staging:
                     content.close()
             self.octets += entry.size
             metadata.settle_new(fd, entry, step.details)
+            return os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
+
+    def _link_back(self, step: Step, spare: tuple[int, bytes], directory: int, name: bytes) -> int:
+        """The deleted or replaced file itself comes back; its metadata may have been changed before it went."""
+        ops.link(*spare, directory, name)
+        fd = os.open(name, _FILE, dir_fd=directory)
+        try:
+            metadata.settle(fd, step.old, step.details, locked=False)
+            self.octets += step.old.size
             return os.fstat(fd).st_ino
         finally:
             os.close(fd)

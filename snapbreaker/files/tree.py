@@ -66,7 +66,19 @@ class Tree(ABC):
 
     @abstractmethod
     def content(self, entry: Entry) -> Content:
-        """The bytes of a regular file."""
+        """The bytes of a regular file. Raises ContentLost where they are gone."""
+
+    def stands_for(self, entry: Entry, other: Entry) -> bool:
+        """Whether ``other``, of the live tree, is proven to be the very file of ``entry`` with the same
+        content.
+        """
+        return False
+
+    def spare_inode(self, entry: Entry) -> tuple[int, bytes] | None:
+        """Directory and name of the regular file itself, where it has no other name any more and can be linked
+        back into the live tree. Raises ContentLost.
+        """
+        return None
 
     def close(self) -> None:  # noqa: B027
         """Let go of descriptors."""

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable, Mapping
 
 from snapbreaker.files.entry import Entry
+from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.btrfs import ROOT_INODE, STUB_INODE
 
 NOTHING: frozenset[bytes] = frozenset()
@@ -17,12 +18,18 @@ class View:
 
     ``left_out`` are relative paths, ``vault_name`` is left out at the root and at the root of each subvolume,
     ``mapped`` are descriptors of the directories to read instead. ``mounts`` collects the mount points met.
+    ``borrowed`` are inodes that have one more link, in a vault, than the tree is to show.
     """
 
     def __init__(
-        self, left_out: Iterable[bytes], vault_name: bytes, mapped: Mapping[bytes, int], btrfs: bool
+        self,
+        left_out: Iterable[bytes],
+        vault_name: bytes,
+        mapped: Mapping[bytes, int],
+        btrfs: bool,
+        borrowed: InodeSet,
     ) -> None:
-        self.mapped, self.btrfs = dict(mapped), btrfs
+        self.mapped, self.btrfs, self.borrowed = dict(mapped), btrfs, borrowed
         self.mounts: set[bytes] = set()
         self._vault_name = vault_name
         self.left_out = frozenset(left_out)
@@ -61,6 +68,12 @@ class View:
             return entry._replace(subvolume=True)
         self.mounts.add(entry.path)
         return None
+
+    def own_links(self, entry: Entry) -> Entry:
+        """The entry without the link that a vault has of it."""
+        if entry.is_file and entry.nlink > 1 and entry.ino in self.borrowed:
+            return entry._replace(nlink=entry.nlink - 1)
+        return entry
 
     def vault_among(self, path: bytes) -> list[bytes]:
         """The directories of which ``path`` lies in an entry named like the vault."""

@@ -128,7 +128,7 @@ def read_directory(fd: int, directory: Entry, view: View) -> list[Entry]:
     path = directory.path
     prefix = path + b"/" if path else b""
     unread = view.unread(directory)
-    own_device = directory.dev
+    own_device, borrowed = directory.dev, view.borrowed
     entries = view.mapped_in(path)
     with os.scandir(fd) as items:
         for item in items:
@@ -144,6 +144,8 @@ def read_directory(fd: int, directory: Entry, view: View) -> list[Entry]:
                 raise
             mode, ino, dev, nlink, uid, gid, size = status[:7]
             mtime, ctime, rdev = status.st_mtime_ns, status.st_ctime_ns, status.st_rdev
+            if nlink > 1 and mode & 0o170000 == 0o100000 and ino in borrowed:
+                nlink -= 1
             entry: Entry | None = _new(
                 Entry, (prefix + name, mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, False)
             )

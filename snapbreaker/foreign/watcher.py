@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import socket
 import time
@@ -19,6 +18,7 @@ from snapbreaker.foreign.facts import NAME, Facts
 from snapbreaker.foreign.held import Devices
 from snapbreaker.foreign.helper import BATCH, Helper
 from snapbreaker.foreign.verdict import Judge
+from snapbreaker.linux.descriptors import allow_descriptors, close_all_but
 from snapbreaker.linux.fanotify import (
     FAN_CLASS_NOTIF,
     FAN_CLOEXEC,
@@ -223,8 +223,8 @@ def _live(
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
         os.chdir("/")
-        _close_all_but({descriptors.group, descriptors.log, control})
-        _allow_descriptors(2 * BATCH)
+        close_all_but({descriptors.group, descriptors.log, control})
+        allow_descriptors(2 * BATCH)
         judge = Judge(tree, watch.family)
         helper = Helper(descriptors.group, control, judge, facts, devices, watch.ignored)
         lock_memory()
@@ -235,20 +235,6 @@ def _live(
         facts.end(f"the process that watches foreign writes failed: {error!r}")
     finally:
         os._exit(0)
-
-
-def _close_all_but(kept: set[int]) -> None:
-    for number in map(int, os.listdir("/proc/self/fd")):
-        if number not in kept:
-            with suppress(OSError):  # that of the listing is closed already
-                os.close(number)
-
-
-def _allow_descriptors(count: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= soft < count:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(count, hard)))
 
 
 def _reaped(pid: int, timeout: float) -> bool:

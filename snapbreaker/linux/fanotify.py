@@ -14,18 +14,29 @@ from typing import NamedTuple
 
 from snapbreaker.linux.libc import check, function
 
+FAN_MODIFY = 0x2
 FAN_CLOSE_WRITE = 0x8
 FAN_Q_OVERFLOW = 0x4000
+FAN_OPEN_PERM = 0x10000  # with CONFIG_FANOTIFY_ACCESS_PERMISSIONS
+FAN_PRE_ACCESS = 0x100000  # Linux 6.14
 
 FAN_CLOEXEC = 0x1
 FAN_NONBLOCK = 0x2
 FAN_CLASS_NOTIF = 0x0
+FAN_CLASS_CONTENT = 0x4
+FAN_CLASS_PRE_CONTENT = 0x8
 FAN_UNLIMITED_QUEUE = 0x10
 FAN_UNLIMITED_MARKS = 0x20
+FAN_REPORT_TID = 0x100  # Linux 4.20
 FAN_REPORT_FD_ERROR = 0x2000  # Linux 6.13
 
 FAN_MARK_ADD = 0x1
+FAN_MARK_IGNORED_MASK = 0x20
+FAN_MARK_IGNORED_SURV_MODIFY = 0x40
 FAN_MARK_FILESYSTEM = 0x100  # Linux 4.20
+FAN_MARK_EVICTABLE = 0x200  # Linux 5.19
+
+FAN_ALLOW = 0x1
 
 FAN_NOFD = -1
 FAN_EVENT_METADATA_LEN = 24
@@ -33,6 +44,7 @@ FANOTIFY_METADATA_VERSION = 3
 
 _AT_FDCWD = -100
 _METADATA = struct.Struct("=IBBHQii")  # event_len, vers, reserved, metadata_len, mask, fd, pid
+_RESPONSE = struct.Struct("=iI")  # fd, response
 
 _fanotify_init = function("fanotify_init", ctypes.c_uint, ctypes.c_uint)
 _fanotify_mark = function(
@@ -45,8 +57,8 @@ class Event(NamedTuple):
 
     ``fd`` is the file, open as ``fanotify_init`` was told, for the reader to close. It is negative
     with FAN_Q_OVERFLOW (FAN_NOFD), and with FAN_REPORT_FD_ERROR when the file could not be opened (its errno).
-    ``pid`` is the process (not the thread) in the reader's pid namespace, 0 when it lies outside of that one. It
-    is a number only: the process may be gone.
+    ``pid`` is the process (with FAN_REPORT_TID the thread) in the reader's pid namespace, 0 when it lies
+    outside of that one. It is a number only: the process may be gone.
     """
 
     mask: int
@@ -62,6 +74,16 @@ def fanotify_init(flags: int, event_f_flags: int) -> int:
 def fanotify_mark(group: int, flags: int, mask: int, path: str | bytes) -> None:
     """Add, change or remove a mark of the object (or its mount, or its filesystem) at ``path``. Raises OSError."""
     check(_fanotify_mark(group, flags, mask, _AT_FDCWD, os.fsencode(path)), "fanotify_mark", path)
+
+
+def mark_inode(group: int, flags: int, mask: int, fd: int) -> None:
+    """Add, change or remove a mark of the open file ``fd`` itself. Raises OSError."""
+    check(_fanotify_mark(group, flags, mask, fd, None), "fanotify_mark")
+
+
+def allow(group: int, event: Event) -> None:
+    """Let the task go that waits for the answer to a permission event. Raises OSError."""
+    os.write(group, _RESPONSE.pack(event.fd, FAN_ALLOW))
 
 
 def read_events(group: int, most: int) -> list[Event]:

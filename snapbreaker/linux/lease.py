@@ -23,3 +23,18 @@ def is_open_for_writing(fd: int) -> bool:
         return error.errno == errno.EAGAIN
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
+
+
+def nobody_writes(fd: int) -> bool:
+    """Whether it is proven that nobody has the file open for writing, or is just opening it so.
+
+    The kernel counts a writer before it asks a fanotify permission group (fs/open.c, do_dentry_open), so this also
+    tells of the very open that waits for an answer, by whatever call. False where leases do not work.
+    """
+    try:
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return False
+    return True

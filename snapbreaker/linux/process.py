@@ -12,6 +12,7 @@ from typing import NamedTuple
 from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.libc import check, function
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
 _prctl = function("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 
@@ -137,6 +138,11 @@ def boot_id() -> str:
 def become_subreaper() -> None:
     """Orphaned descendants become our children instead of init's, so that they stay descendants."""
     check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def die_with_parent(number: int) -> None:
+    """Get a signal when the thread that forked us ends."""
+    check(_prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def read_whole(path: str, directory: int | None = None) -> bytes:

@@ -11,12 +11,18 @@ from typing import Any
 
 from snapbreaker.backend import Availability, Backend, Capability, Creation, Reason, Stored, Volume
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.manifest import ManifestTree, ManifestWriter
+from snapbreaker.files.manifest import ManifestWriter
 from snapbreaker.files.tree import Tree
+from snapbreaker.guard.guard import unavailable
+from snapbreaker.guard.inodes import InodeSet
+from snapbreaker.guard.saved import BEAT, LOG, PACKS
 from snapbreaker.linux.filesystems import Kind, kind
+from snapbreaker_backends.filecopy.linking import LinkingRecorder
+from snapbreaker_backends.filecopy.links import LINKS, LinkVault, remove_links
 from snapbreaker_backends.filecopy.pack import PackWriter, can_clone
 from snapbreaker_backends.filecopy.recorder import Recorder
 from snapbreaker_backends.filecopy.space import allocated, free, shown
+from snapbreaker_backends.filecopy.tree import CopiedTree, LinkedTree
 
 _PACK = "content.pack"  # in the vault
 _MANIFEST = "manifest"  # in the record
@@ -34,15 +40,18 @@ class FilecopyBackend(Backend):
         return Availability(tuple(_refusals(volume)), tuple(_notes(volume)))
 
     def create(self, volume: Volume, creation: Creation) -> dict[str, Any]:
-        """Copy everything; see ``Recorder`` for how it becomes one truth, ``Backend.create`` for the rest."""
+        """Link or copy everything; see ``Recorder`` for how it becomes one truth, ``Backend.create`` for the
+        rest.
+        """
         started = time.monotonic()
         clone = can_clone(creation.vault)
-        needed = 0 if clone else self._require_space(volume, creation)
+        links = not clone and creation.guards is not None and not unavailable(volume.mountpoint)
+        needed = 0 if clone or links else self._require_space(volume, creation)
         pack_path, manifest_path = _places(creation.vault, creation.record)
         try:
             pack = PackWriter(pack_path, clone)
             try:
-                recorder = Recorder(volume, creation, pack)
+                recorder = (LinkingRecorder if links else Recorder)(volume, creation, pack)
                 try:
                     with ManifestWriter(manifest_path) as manifest:
                         proof = recorder.record(manifest)
@@ -60,6 +69,7 @@ class FilecopyBackend(Backend):
             "proof": proof.as_dict(),
             "entries": manifest.records,
             "cloned": clone,
+            "linked": links,
             **_identity(pack_path, manifest_path),
         }
 
@@ -76,7 +86,9 @@ class FilecopyBackend(Backend):
                     )
             pack = os.open(pack_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                return _CopiedTree(manifest_path, pack)
+                if stored.data["linked"]:
+                    return LinkedTree(manifest_path, pack, stored.vault)
+                return CopiedTree(manifest_path, pack)
             except BaseException:
                 os.close(pack)
                 raise
@@ -90,9 +102,20 @@ class FilecopyBackend(Backend):
                 f"the copy of {stored.volume.root} is not whole: {error}", "this checkpoint is lost"
             ) from error
 
+    def borrowed(self, stored: Stored) -> InodeSet:
+        if not stored.data["linked"] or not os.path.isdir(os.path.join(stored.vault, LINKS)):
+            return InodeSet()
+        links = LinkVault(stored.vault)
+        try:
+            return links.load()
+        finally:
+            links.close()
+
     def discard(self, volume: Volume, vault: str, record: str) -> None:
         pack, manifest = _places(vault, record)
-        for path in (pack, manifest, manifest + ".partial"):
+        remove_links(vault)
+        saved = [os.path.join(vault, name) for name in (LOG, BEAT, *PACKS)]
+        for path in (pack, manifest, manifest + ".partial", *saved):
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -110,20 +133,6 @@ class FilecopyBackend(Backend):
         if needed > room:
             raise _no_space(volume, needed, room)
         return needed
-
-
-class _CopiedTree(ManifestTree):
-    """A manifest whose pack is closed with it."""
-
-    def __init__(self, path: str, pack: int) -> None:
-        super().__init__(path, pack)
-        self._own = pack
-
-    def close(self) -> None:
-        super().close()
-        if self._own >= 0:
-            os.close(self._own)
-            self._own = -1
 
 
 def _places(vault: str, record: str) -> tuple[str, str]:

@@ -32,11 +32,19 @@ class Copy(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """One path as the manifest gets it; ``extents`` are None for what has no content."""
+    """One path as the manifest gets it; ``extents`` are None for what has no content, or is ``linked``."""
 
     entry: Entry
     details: Details
     extents: tuple[Extent, ...] | None
+    linked: bool = False
+
+
+class Packed(NamedTuple):
+    """The same as another manifest has it."""
+
+    entry: Entry
+    extras: bytes
 
 
 class Copies:

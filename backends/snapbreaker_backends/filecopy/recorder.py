@@ -27,7 +27,7 @@ from snapbreaker.linux.inode import syncfs
 from snapbreaker.linux.writeback import write_back
 from snapbreaker.paths import relative
 from snapbreaker.writers import Inode, Scan, Writer
-from snapbreaker_backends.filecopy.copies import GONE, Copies, Copy, Recorded, wait_for_tick
+from snapbreaker_backends.filecopy.copies import GONE, Copies, Copy, Packed, Recorded, wait_for_tick
 from snapbreaker_backends.filecopy.pack import PackWriter
 from snapbreaker_backends.filecopy.regions import entries_of, in_region, regions_of
 
@@ -56,7 +56,7 @@ class Recorder:
 
     def record(self, manifest: ManifestWriter) -> Proof:
         """All three steps; everything but the manifest's end is on disk afterwards."""
-        self._copy_all(self._open_for_writing())
+        self._first_pass()
         syncfs(self._tree.root_fd)  # the less is dirty, the shorter the sync of what is mapped while all are held
         regions, picture = self._record_written()
         self._tree.forget()
@@ -68,15 +68,21 @@ class Recorder:
         syncfs(self._tree.root_fd)
         self._copies.distrust()
         self._count = 0
-        for recorded in self._merged(regions, picture):
-            manifest.add(*recorded)
+        for each in self._merged(regions, picture):
+            if isinstance(each, Packed):
+                manifest.add_packed(*each)
+            else:
+                manifest.add(*each)
             self._tell("record")
-        self._pack.flush()
-        os.fsync(self._pack.fd)
-        self._refuse_unknown_mounts()
+        self._finished()
         if not proof.valid_now():
             raise CheckpointError("the clock was set while the checkpoint was made", "try again")
         return proof
+
+    def _finished(self) -> None:
+        self._pack.flush()
+        os.fsync(self._pack.fd)
+        self._refuse_unknown_mounts()
 
     def _refuse_unknown_mounts(self) -> None:
         """A mount hides what is below it, and this one was not there when the scope was taken."""
@@ -85,6 +91,9 @@ class Recorder:
             raise CheckpointError(f"{shown} was mounted while the checkpoint was made", "try again")
 
     # Step 1.
+
+    def _first_pass(self) -> None:
+        self._copy_all(self._open_for_writing())
 
     def _copy_all(self, written: Collection[Inode]) -> None:
         for entry in self._tree.walk():
@@ -151,13 +160,13 @@ class Recorder:
 
     # Step 3.
 
-    def _merged(self, regions: Collection[bytes], picture: list[Recorded]) -> Iterator[Recorded]:
+    def _merged(self, regions: Collection[bytes], picture: list[Recorded]) -> Iterator[Recorded | Packed]:
         rest = self._rest(regions)
         if not picture:
             return rest
         return heapq.merge(picture, rest, key=lambda recorded: sort_key(recorded.entry.path))
 
-    def _rest(self, regions: Collection[bytes]) -> Iterator[Recorded]:
+    def _rest(self, regions: Collection[bytes]) -> Iterator[Recorded | Packed]:
         for entry in self._tree.walk():
             if regions and in_region(entry, regions):
                 continue

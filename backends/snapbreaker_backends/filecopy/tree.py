@@ -1,0 +1,131 @@
+"""The files as they were, from a manifest: in the pack, kept by a link, or saved by the guard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from snapbreaker.errors import CheckpointError, ContentLost
+from snapbreaker.files.content import plain_content
+from snapbreaker.files.entry import Entry
+from snapbreaker.files.manifest import ManifestTree
+from snapbreaker.files.tree import Content
+from snapbreaker.guard.saved import Saved, SavedFiles, Watch
+from snapbreaker_backends.filecopy.links import LinkVault
+
+
+class CopiedTree(ManifestTree):
+    """A manifest whose pack is closed with it."""
+
+    def __init__(self, path: str, pack: int) -> None:
+        super().__init__(path, pack)
+        self._own = pack
+
+    def close(self) -> None:
+        super().close()
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
+
+
+class LinkedTree(CopiedTree):
+    """What a link keeps is the file's content only as long as nobody has changed it in place.
+
+    That is known of each inode: the guard was watching, or its ctime is from a time when it was. What was
+    changed and not saved is lost: ContentLost, and never something else in its place.
+    """
+
+    def __init__(self, path: str, pack: int, vault: str) -> None:
+        super().__init__(path, pack)
+        self._links = LinkVault(vault)
+        self._saved = SavedFiles(vault)
+        self._early = self._saved.early
+        self._watch: Watch | None = None
+        self._proven: set[int] = set()
+
+    def close(self) -> None:
+        super().close()
+        self._links.close()
+        self._saved.close()
+
+    def walk(self, below: bytes = b"") -> Iterator[Entry]:
+        return map(self._corrected, super().walk(below)) if self._early else super().walk(below)
+
+    def lookup(self, path: bytes) -> Entry | None:
+        entry = super().lookup(path)
+        return self._corrected(entry) if entry is not None and self._early else entry
+
+    def content(self, entry: Entry) -> Content:
+        if not self.is_linked(entry):
+            return super().content(entry)
+        if (saved := self._saved.get(entry.ino)) is not None:
+            return Content(self._saved.pack(saved.pack), saved.size, saved.extents, owned=False)
+        fd = self._open(entry)
+        try:
+            return plain_content(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def stands_for(self, entry: Entry, other: Entry) -> bool:
+        if entry.ino != other.ino or entry.dev != other.dev or not self.is_linked(entry):
+            return False
+        return self._saved.get(entry.ino) is None and not self._doubt(entry, other)
+
+    def spare_inode(self, entry: Entry) -> tuple[int, bytes] | None:
+        if not self.is_linked(entry) or self._saved.get(entry.ino) is not None:
+            return None
+        fd = self._open(entry)
+        try:
+            return (self._links.fd, b"%d" % entry.ino) if os.fstat(fd).st_nlink == 1 else None
+        finally:
+            os.close(fd)
+
+    def _open(self, entry: Entry) -> int:
+        try:
+            fd = self._links.open(entry.ino)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{_shown(entry)}: its link is gone from the vault") from error
+        facts = os.fstat(fd)
+        now = entry._replace(
+            size=facts.st_size, mtime_ns=facts.st_mtime_ns, ctime_ns=facts.st_ctime_ns, ino=facts.st_ino
+        )
+        if doubt := self._doubt(entry, now):
+            os.close(fd)
+            raise ContentLost(f"{_shown(entry)} is lost: {doubt}")
+        self._proven.add(entry.ino)
+        return fd
+
+    def _doubt(self, entry: Entry, now: Entry) -> str:
+        """Why the inode may not hold what it held; empty when it does."""
+        if entry.ino in self._saved.lost:
+            return self._saved.lost[entry.ino]
+        if now.size != entry.size or now.ino != entry.ino:
+            return "it was changed in place, and what it held before was not saved"
+        if now.ctime_ns == entry.ctime_ns or entry.ino in self._proven:
+            return ""
+        watch = self._watched()
+        if now.ctime_ns < watch.until_ns or (watch.orderly and now.mtime_ns == entry.mtime_ns):
+            return ""
+        if watch.orderly:
+            return "it was changed in place when nobody guarded it"
+        return "it was touched after the guard had died, and may have been changed in place"
+
+    def _watched(self) -> Watch:
+        if self._watch is not None:
+            return self._watch
+        watch = self._saved.watch()
+        if watch.until_ns < 1 << 64:
+            self._watch = watch  # it has ended: that does not change any more
+        return watch
+
+    def _corrected(self, entry: Entry) -> Entry:
+        """Of a file that was written while the rest was still being recorded: what it was just before."""
+        saved: Saved | None = self._early.get(entry.ino)
+        if saved is None or not self.is_linked(entry):
+            return entry
+        return entry._replace(size=saved.size, mtime_ns=saved.mtime_ns)
+
+
+def _shown(entry: Entry) -> str:
+    return os.fsdecode(entry.path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

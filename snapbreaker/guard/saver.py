@@ -1,0 +1,87 @@
+"""The threads that copy files for the guard. They open nothing: the kernel gave us each file open."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+
+from snapbreaker.files.tree import Extent
+from snapbreaker.guard.saved import PACKS, LogWriter
+from snapbreaker.linux.clone import copy_range, data_ranges
+
+_LARGE = 8 << 20  # bytes; such files have a thread of their own, so that nobody waits behind one
+_BLOCK = 1 << 20
+
+Done = Callable[[int, OSError | None], None]
+"""Called by a thread when the file of an inode is safe, or with why it is not."""
+
+
+class Saver:
+    """``done`` is called from the threads."""
+
+    def __init__(self, vault: str, log: LogWriter, done: Done) -> None:
+        self._log, self._done = log, done
+        self._writing = threading.Lock()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._packs = [os.open(f"{vault}/{name}", flags, 0o600) for name in PACKS]
+        self._queues: list[queue.SimpleQueue[tuple[int, int] | None]] = [queue.SimpleQueue() for _ in PACKS]
+        self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(len(PACKS))]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def save(self, inode: int, fd: int, size: int) -> None:
+        """Queue an open file; its descriptor stays the caller's, and open until ``done``."""
+        self._queues[size >= _LARGE].put((inode, fd))
+
+    def end(self) -> None:
+        """Let the threads end when they have done what is queued."""
+        for each in self._queues:
+            each.put(None)
+
+    @property
+    def at_work(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _work(self, number: int) -> None:
+        end = 0
+        while (task := self._queues[number].get()) is not None:
+            inode, fd = task
+            try:
+                end = self._store(number, inode, fd, end)
+                self._done(inode, None)
+            except OSError as error:
+                self._done(inode, error)
+
+    def _store(self, number: int, inode: int, fd: int, end: int) -> int:
+        facts, pack = os.fstat(fd), self._packs[number]
+        extents = []
+        for start, stop in data_ranges(fd, facts.st_size):
+            _copy(fd, start, stop - start, pack, end)
+            extents.append(Extent(start, end, stop - start))
+            end += stop - start
+        os.fdatasync(pack)
+        with self._writing:
+            self._log.add(
+                inode=inode,
+                size=facts.st_size,
+                mtime_ns=facts.st_mtime_ns,
+                pack=number,
+                extents=[[one.offset, one.source, one.length] for one in extents],
+            )
+        return end
+
+
+def _copy(fd: int, start: int, length: int, pack: int, end: int) -> None:
+    done = copy_range(fd, start, length, pack, end)
+    while done < length:
+        data = os.pread(fd, min(_BLOCK, length - done), start + done)
+        if not data:
+            raise OSError(5, "it became shorter while it was saved")
+        written = 0
+        while written < len(data):
+            written += os.pwrite(pack, data[written:], end + done + written)
+        done += len(data)

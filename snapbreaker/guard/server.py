@@ -1,0 +1,208 @@
+"""The life of the guard's process: answer the kernel before each open, and have what is about to be written saved.
+
+Whoever waits for an answer stands still, so one thread answers and does nothing else. It opens nothing on the
+guarded filesystem: it would wait for its own answer.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import threading
+import time
+from contextlib import suppress
+
+from snapbreaker.guard import call
+from snapbreaker.guard.inodes import InodeSet
+from snapbreaker.guard.saved import LogWriter
+from snapbreaker.guard.saver import Saver
+from snapbreaker.linux.fanotify import (
+    FAN_MARK_ADD,
+    FAN_MARK_EVICTABLE,
+    FAN_MARK_IGNORED_MASK,
+    FAN_MARK_IGNORED_SURV_MODIFY,
+    FAN_OPEN_PERM,
+    FAN_PRE_ACCESS,
+    Event,
+    allow,
+    mark_inode,
+    read_events,
+)
+from snapbreaker.linux.lease import nobody_writes
+
+BEAT = 0.1  # s between two signs of life, at most
+PATIENCE = 30.0  # s that a writer is kept waiting for its file to be saved; then it gets it unsaved
+HOLD = 5.0  # s that it waits when the file could not be saved: the breaker trips meanwhile, and ends it
+_BATCH = 64
+_IGNORE = FAN_MARK_ADD | FAN_MARK_IGNORED_MASK | FAN_MARK_IGNORED_SURV_MODIFY
+_PERMISSION = FAN_OPEN_PERM | FAN_PRE_ACCESS
+
+
+class _Waiting:
+    """The tasks that wait for one file, and since when (monotonic)."""
+
+    __slots__ = ("deadline", "events", "failure")
+
+    def __init__(self, event: Event) -> None:
+        self.events = [event]
+        self.deadline = time.monotonic() + PATIENCE
+        self.failure = ""
+
+
+class Server:
+    """``wanted`` are the inodes whose content must not be lost, all on ``device`` (st_dev).
+
+    ``control`` is the socket to the worker: a byte from it says that the checkpoint is complete, and is answered;
+    a byte to it says that something could not be saved. ``stop`` becomes readable when it is time to end.
+    """
+
+    def __init__(
+        self, control: int, stop: int, device: int, wanted: InodeSet, log: LogWriter, vault: str, beat: mmap.mmap
+    ) -> None:
+        self._control, self._stop = control, stop
+        self._group, self._mask = -1, 0
+        self._device, self._wanted, self._log, self._beat = device, wanted, log, beat
+        self._waiting: dict[int, _Waiting] = {}
+        self._lock = threading.Lock()  # of _waiting, _wanted and the answers
+        self._saver = Saver(vault, log, self._saved)
+        self._own: set[int] = set()
+        self._told = False
+
+    def serve(self, group: int, mask: int) -> None:
+        """Answer until told to stop; then save what is still to be saved, and let everybody go."""
+        self._group, self._mask = group, mask
+        self._saver.start()
+        self._own = {thread.native_id for thread in threading.enumerate() if thread.native_id}
+        poll = select.poll()
+        for fd in (self._group, self._control, self._stop):
+            poll.register(fd, select.POLLIN)
+        ending = False
+        while not ending or self._saver.at_work:
+            ready = dict(poll.poll(BEAT * 1000))
+            self.sign()
+            if self._group in ready:
+                self._take()
+            if self._control in ready and not self._completed():
+                poll.unregister(self._control)  # the worker is gone; whoever finishes its work ends us
+            if self._waiting:
+                self._let_the_impatient_go()
+            if self._stop in ready and not ending:
+                poll.unregister(self._stop)
+                self._saver.end()
+                ending = True
+        self._log.add(end=time.time_ns())
+
+    def sign(self) -> None:
+        """Say when it was last known that all is well."""
+        self._beat[:16] = time.time_ns().to_bytes(8, "little") + time.monotonic_ns().to_bytes(8, "little")
+
+    def _completed(self) -> bool:
+        with suppress(OSError):
+            if os.read(self._control, 1):
+                self._log.add(ready=time.time_ns())
+                os.write(self._control, b"+")
+                return True
+        return False
+
+    def _take(self) -> None:
+        with suppress(BlockingIOError):
+            for event in read_events(self._group, _BATCH):
+                if event.fd >= 0:
+                    self._judge(event)
+
+    def _judge(self, event: Event) -> None:
+        facts = os.fstat(event.fd)
+        inode = facts.st_ino
+        if inode not in self._wanted or facts.st_dev != self._device or event.pid in self._own:
+            self._ignore(event.fd, self._mask)
+            self._answer(event)
+        elif not event.mask & _PERMISSION:
+            self._changed_unseen(
+                inode, "it was cut off by its name (truncate(2)), which this kernel does not announce"
+            )
+            self._answer(event)
+        elif self._is_read(event):
+            self._answer(event)
+        else:
+            self._save(inode, event, facts.st_size)
+
+    def _is_read(self, event: Event) -> bool:
+        if not nobody_writes(event.fd):
+            return False
+        if event.mask & FAN_PRE_ACCESS:
+            return call.only_reads(event.pid)
+        if not call.opens_without_truncating(event.pid):
+            return False
+        if self._mask & FAN_PRE_ACCESS:
+            self._ignore(event.fd, FAN_PRE_ACCESS)  # or each read(2) would be asked for
+        return True
+
+    def _save(self, inode: int, event: Event, size: int) -> None:
+        with self._lock:
+            if inode in self._wanted:
+                waiting = self._waiting.get(inode)
+                if waiting is not None:
+                    waiting.events.append(event)
+                    return
+                self._waiting[inode] = _Waiting(event)
+            else:
+                self._answer(event)
+                return
+        self._saver.save(inode, event.fd, size)
+
+    def _saved(self, inode: int, error: OSError | None) -> None:
+        """From a thread of the saver."""
+        with self._lock:
+            waiting = self._waiting.get(inode)
+            if waiting is None:
+                return
+            if error is not None:
+                waiting.failure = (
+                    f"it could not be saved before it was changed in place: {error.strerror or error}"
+                )
+                waiting.deadline = time.monotonic() + HOLD
+                self._tell()
+                return
+            self._ignore(waiting.events[0].fd, self._mask)
+            self._let_go(inode)
+
+    def _let_the_impatient_go(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            late = [inode for inode, waiting in self._waiting.items() if waiting.deadline < now]
+            for inode in late:
+                slow = f"saving it took longer than {PATIENCE:g} s, and it was changed in place meanwhile"
+                self._changed_unseen(inode, self._waiting[inode].failure or slow)
+                self._let_go(inode)
+
+    def _let_go(self, inode: int) -> None:
+        self._wanted.discard(inode)
+        for event in self._waiting.pop(inode).events:
+            self._answer(event)
+
+    def _changed_unseen(self, inode: int, why: str) -> None:
+        self._wanted.discard(inode)
+        with suppress(OSError):
+            self._log.add(lost=inode, why=why)
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            with suppress(OSError):
+                os.write(self._control, b"!")
+
+    def _answer(self, event: Event) -> None:
+        if event.mask & _PERMISSION:
+            with suppress(OSError):  # ENOENT: the task was killed while it waited
+                allow(self._group, event)
+        os.close(event.fd)
+
+    def _ignore(self, fd: int, mask: int) -> None:
+        """Not to be asked for this inode again. Where the kernel cannot, it goes on asking."""
+        with suppress(OSError):
+            try:
+                mark_inode(self._group, _IGNORE | FAN_MARK_EVICTABLE, mask, fd)
+            except OSError:  # Linux before 5.19
+                mark_inode(self._group, _IGNORE, mask, fd)

@@ -1,0 +1,23 @@
+"""This process' open files, all of them."""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+
+
+def close_all_but(kept: set[int]) -> None:
+    """For a child that goes its own way: what it inherited may be locks."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number not in kept:
+            with suppress(OSError):  # that of the listing is closed already
+                os.close(number)
+
+
+def allow_descriptors(count: int) -> None:
+    """Raise the limit of open files to ``count`` where that is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < count:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(count, hard)))
