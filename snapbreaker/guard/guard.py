@@ -51,6 +51,7 @@ from snapbreaker.linux.sched import urgent
 SILENCE = 1.0  # s without a sign of life after which the guard is killed
 STARTING = 5.0  # s until a guard that does not answer is given up
 ENDING = 35.0  # s that it may take to save what is still to be saved
+ASK_BEFORE_ACCESS = True  # where the kernel can; tests switch it off, to be on an older kernel
 _POLL = 0.02
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 _GROUP = FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS | FAN_REPORT_TID
@@ -86,6 +87,7 @@ class Guard:
     vault: str
     pid: int
     _control: socket.socket
+    watchdog_fd: int  # becomes readable when the watchdog is gone
 
     @classmethod
     def start(cls, mountpoint: str, vault: str, wanted: InodeSet) -> Guard:
@@ -97,7 +99,7 @@ class Guard:
         if pid == 0:
             _be_watchdog(mountpoint, vault, wanted, theirs.fileno())
         theirs.close()
-        guard = cls(vault, pid, ours)
+        guard = cls(vault, pid, ours, os.pidfd_open(pid))
         ours.settimeout(STARTING)
         try:
             answer = ours.recv(1000)
@@ -137,6 +139,9 @@ class Guard:
         """End it and collect it. Idempotent."""
         end(self.vault)
         self._control.close()
+        if self.watchdog_fd >= 0:
+            os.close(self.watchdog_fd)
+            self.watchdog_fd = -1
         with suppress(ChildProcessError):
             if not _ended(self.pid, 2.0):
                 with suppress(ProcessLookupError):
@@ -154,6 +159,7 @@ def end(vault: str) -> None:
     if guardian is None or not is_alive(guardian):
         return
     send_signal(guardian, signal.SIGTERM)
+    send_signal(guardian, signal.SIGCONT)  # one that is stopped would not hear of it, and everybody wait
     deadline = time.monotonic() + ENDING
     while is_alive(guardian):
         if time.monotonic() > deadline:
@@ -173,7 +179,8 @@ def _ended(pid: int, timeout: float) -> bool:
 def _open_group(mountpoint: str) -> tuple[int, int]:
     """A group that is asked for the whole filesystem, and its mask: the best that this kernel offers."""
     try:
-        return _group(mountpoint, FAN_CLASS_PRE_CONTENT, FAN_OPEN_PERM | FAN_PRE_ACCESS)
+        if ASK_BEFORE_ACCESS:
+            return _group(mountpoint, FAN_CLASS_PRE_CONTENT, FAN_OPEN_PERM | FAN_PRE_ACCESS | FAN_MODIFY)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
@@ -198,6 +205,7 @@ def _be_watchdog(mountpoint: str, vault: str, wanted: InodeSet, control: int) ->
         guard = os.fork()
         if guard == 0:
             _be_guard(mountpoint, vault, wanted, control, beat)
+        os.close(control)  # the worker is to see the guard's end
         with urgent():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             lock_memory()

@@ -27,7 +27,11 @@ class Guards:
 
     def watch_fds(self) -> dict[int, Callable[[], Issue]]:
         """What becomes readable when files may change unseen, and what is to be said then."""
-        return {guard.fd: functools.partial(_trouble, guard) for guard in self._guards}
+        return {
+            fd: functools.partial(_trouble, guard)
+            for guard in self._guards
+            for fd in (guard.fd, guard.watchdog_fd)
+        }
 
     def close(self) -> None:
         """End them all. Idempotent."""

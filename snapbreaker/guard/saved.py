@@ -13,12 +13,14 @@ import zlib
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from snapbreaker.files.proof import TICK_NS
 from snapbreaker.files.tree import Extent
 from snapbreaker.linux.process import Identity, boot_id, is_alive
 
 LOG, BEAT = "guard.log", "guard.beat"
 PACKS = ("saved.0", "saved.1")
 _NEVER_ENDS = 1 << 127
+_COARSE_NS = 2 * TICK_NS  # a ctime may be that much older than the change
 
 
 class Saved(NamedTuple):
@@ -115,7 +117,7 @@ class SavedFiles:
         if not self.begun:
             return Watch(0, False)
         if self._end is not None:
-            return Watch(self._end, True)
+            return Watch(self._end - _COARSE_NS, True)
         if self.begun["boot"] != boot_id():
             # It ended with the machine: every writer that it had let go was saved from before.
             return Watch(_booted_ns(), True)
@@ -124,8 +126,8 @@ class SavedFiles:
             return Watch(_NEVER_ENDS, True)
         self._read_on()  # it may have ended just now
         if self._end is not None:
-            return Watch(self._end, True)
-        return Watch(_last_beat(self._vault), False)
+            return Watch(self._end - _COARSE_NS, True)
+        return Watch(_last_beat(self._vault) - _COARSE_NS, False)
 
     def _read_on(self) -> None:
         if self._log < 0:

@@ -34,7 +34,9 @@ from snapbreaker.linux.lease import nobody_writes
 BEAT = 0.1  # s between two signs of life, at most
 PATIENCE = 30.0  # s that a writer is kept waiting for its file to be saved; then it gets it unsaved
 HOLD = 5.0  # s that it waits when the file could not be saved: the breaker trips meanwhile, and ends it
+CLOSING = 2.0  # s in which, at the end, what was announced before is looked at
 _BATCH = 64
+_CLOSING_POLL = 5  # ms
 _IGNORE = FAN_MARK_ADD | FAN_MARK_IGNORED_MASK | FAN_MARK_IGNORED_SURV_MODIFY
 _PERMISSION = FAN_OPEN_PERM | FAN_PRE_ACCESS
 
@@ -68,6 +70,7 @@ class Server:
         self._saver = Saver(vault, log, self._saved)
         self._own: set[int] = set()
         self._told = False
+        self._seen = time.time_ns()  # all that happened until then was looked at
 
     def serve(self, group: int, mask: int) -> None:
         """Answer until told to stop; then save what is still to be saved, and let everybody go."""
@@ -77,12 +80,14 @@ class Server:
         poll = select.poll()
         for fd in (self._group, self._control, self._stop):
             poll.register(fd, select.POLLIN)
-        ending = False
-        while not ending or self._saver.at_work:
-            ready = dict(poll.poll(BEAT * 1000))
+        ending, deadline, drained = False, 0.0, False
+        while not ending or self._saver.at_work or not (drained or time.monotonic() > deadline):
+            began = time.time_ns()
+            ready = dict(poll.poll(_CLOSING_POLL if ending else BEAT * 1000))
+            drained = self._group not in ready or self._take()
+            if drained:
+                self._seen = began
             self.sign()
-            if self._group in ready:
-                self._take()
             if self._control in ready and not self._completed():
                 poll.unregister(self._control)  # the worker is gone; whoever finishes its work ends us
             if self._waiting:
@@ -90,12 +95,13 @@ class Server:
             if self._stop in ready and not ending:
                 poll.unregister(self._stop)
                 self._saver.end()
-                ending = True
-        self._log.add(end=time.time_ns())
+                ending, drained = True, False
+                deadline = time.monotonic() + CLOSING
+        self._log.add(end=self._seen)
 
     def sign(self) -> None:
-        """Say when it was last known that all is well."""
-        self._beat[:16] = time.time_ns().to_bytes(8, "little") + time.monotonic_ns().to_bytes(8, "little")
+        """Say that we live, and until when all that happened is known: not later than what is still queued."""
+        self._beat[:16] = self._seen.to_bytes(8, "little") + time.monotonic_ns().to_bytes(8, "little")
 
     def _completed(self) -> bool:
         with suppress(OSError):
@@ -105,11 +111,18 @@ class Server:
                 return True
         return False
 
-    def _take(self) -> None:
-        with suppress(BlockingIOError):
-            for event in read_events(self._group, _BATCH):
-                if event.fd >= 0:
-                    self._judge(event)
+    def _take(self) -> bool:
+        """Whether the queue was emptied. An event whose file cannot be opened is no reason to end: its open fails."""
+        try:
+            events = read_events(self._group, _BATCH)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        for event in events:
+            if event.fd >= 0:
+                self._judge(event)
+        return len(events) < _BATCH
 
     def _judge(self, event: Event) -> None:
         facts = os.fstat(event.fd)
@@ -118,9 +131,7 @@ class Server:
             self._ignore(event.fd, self._mask)
             self._answer(event)
         elif not event.mask & _PERMISSION:
-            self._changed_unseen(
-                inode, "it was cut off by its name (truncate(2)), which this kernel does not announce"
-            )
+            self._changed_unseen(inode, "it was cut off by its name (truncate(2)), and the kernel told only then")
             self._answer(event)
         elif self._is_read(event):
             self._answer(event)
@@ -135,7 +146,8 @@ class Server:
         if not call.opens_without_truncating(event.pid):
             return False
         if self._mask & FAN_PRE_ACCESS:
-            self._ignore(event.fd, FAN_PRE_ACCESS)  # or each read(2) would be asked for
+            # Or each read(2) would be asked for. Of truncate(2) we are told by FAN_MODIFY only, from now on.
+            self._ignore(event.fd, FAN_PRE_ACCESS)
         return True
 
     def _save(self, inode: int, event: Event, size: int) -> None:
