@@ -154,17 +154,18 @@ def end(vault: str) -> None:
     is none.
     """
     saved = SavedFiles(vault)
-    guardian = saved.guardian
+    guardian, watchdog = saved.guardian, saved.watchdog
     saved.close()
-    if guardian is None or not is_alive(guardian):
-        return
-    send_signal(guardian, signal.SIGTERM)
-    send_signal(guardian, signal.SIGCONT)  # one that is stopped would not hear of it, and everybody wait
-    deadline = time.monotonic() + ENDING
-    while is_alive(guardian):
-        if time.monotonic() > deadline:
-            send_signal(guardian, signal.SIGKILL)
-        time.sleep(_POLL / 4)
+    if guardian is not None and is_alive(guardian):
+        send_signal(guardian, signal.SIGTERM)
+        send_signal(guardian, signal.SIGCONT)  # one that is stopped would not hear of it, and everybody wait
+        deadline = time.monotonic() + ENDING
+        while is_alive(guardian):
+            if time.monotonic() > deadline:
+                send_signal(guardian, signal.SIGKILL)
+            time.sleep(_POLL / 4)
+    if watchdog is not None and is_alive(watchdog):
+        send_signal(watchdog, signal.SIGCONT)  # it has nothing to do any more but to end
 
 
 def _ended(pid: int, timeout: float) -> bool:
@@ -252,10 +253,11 @@ def _be_guard(mountpoint: str, vault: str, wanted: InodeSet, control: int, beat:
         lock_memory()
         server = Server(control, stop, device, wanted, log, vault, beat)
         group, mask = _open_group(mountpoint)  # from here on, whatever we opened there we would wait for ourselves
-        me = identify(os.getpid())
+        me, watchdog = identify(os.getpid()), identify(os.getppid())
         assert me is not None
+        assert watchdog is not None
         with urgent():
-            log.add(pid=me.pid, start=me.start, boot=boot_id(), mask=mask)
+            log.add(pid=me.pid, start=me.start, boot=boot_id(), mask=mask, watchdog=watchdog)
             server.sign()
             os.write(control, b"+")
             said = True

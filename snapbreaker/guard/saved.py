@@ -112,6 +112,11 @@ class SavedFiles:
             return None
         return Identity(self.begun["pid"], self.begun["start"])
 
+    @property
+    def watchdog(self) -> Identity | None:
+        """That of the guard, likewise."""
+        return None if self.guardian is None else Identity(*self.begun["watchdog"])
+
     def watch(self) -> Watch:
         self._read_on()
         if not self.begun:

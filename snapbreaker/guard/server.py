@@ -112,7 +112,7 @@ class Server:
         return False
 
     def _take(self) -> bool:
-        """Whether the queue was emptied. An event whose file cannot be opened is no reason to end: its open fails."""
+        """Whether the queue was emptied. A file that cannot be opened for us is no reason to end."""
         try:
             events = read_events(self._group, _BATCH)
         except BlockingIOError:
@@ -131,7 +131,7 @@ class Server:
             self._ignore(event.fd, self._mask)
             self._answer(event)
         elif not event.mask & _PERMISSION:
-            self._changed_unseen(inode, "it was cut off by its name (truncate(2)), and the kernel told only then")
+            self._changed_unseen(inode, "it was changed in place through a descriptor that nobody had seen opened")
             self._answer(event)
         elif self._is_read(event):
             self._answer(event)
@@ -146,7 +146,8 @@ class Server:
         if not call.opens_without_truncating(event.pid):
             return False
         if self._mask & FAN_PRE_ACCESS:
-            # Or each read(2) would be asked for. Of truncate(2) we are told by FAN_MODIFY only, from now on.
+            # Or each read(2) would be asked for. Of truncate(2) nothing tells us from now on: such an event has
+            # no path (FSNOTIFY_EVENT_DENTRY), and only groups with FAN_REPORT_FID get it.
             self._ignore(event.fd, FAN_PRE_ACCESS)
         return True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +20,12 @@ PLAIN = ("-m", "snapbreaker")
 # As on a kernel before 6.14, which does not ask before truncate(2).
 OLD_KERNEL = (
     "-c",
-    "import snapbreaker.guard.guard as guard; from snapbreaker.cli.main import launch; "
-    "guard.ASK_BEFORE_ACCESS = False; launch()",
+    """
+import snapbreaker.guard.guard as guard
+from snapbreaker.cli.main import launch
+guard.ASK_BEFORE_ACCESS = False
+launch()
+""",
 )
 MODES = {"asked": PLAIN, "told": OLD_KERNEL}
 INPLACE = (sys.executable, inplace.__file__)
@@ -35,7 +38,7 @@ class Scene:
     tool: Tool
     filesystem: LoopFilesystem
     mode: str
-    before: comparer.Tree = field(default_factory=dict)
+    before: dict[bytes, comparer.Facts] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -111,11 +114,3 @@ def marks(device: int) -> Iterator[str]:
             continue
         if "fanotify sdev:" in text and wanted in text:
             yield str(info)
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def kill(pid: int, number: signal.Signals) -> None:
-    os.kill(pid, number)
