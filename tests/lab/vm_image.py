@@ -1,0 +1,103 @@
+"""Disk images for VMs: the Debian of ``tests/lab/system.py`` with the modules of user-mode Linux and an agent."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.lab import cache, debian, system
+from tests.lab.errors import LabError
+
+MODULES = Path("/usr/lib/uml/modules")
+SIZE = "3G"
+# hostfs is how a VM reaches a directory of the host: what lab= on the kernel's command line names.
+UNIT = """[Unit]
+Description=commands of the lab
+[Service]
+ExecStartPre=mkdir -p /run/lab
+ExecStartPre=sh -c 'mount -t hostfs -o "$$(sed "s/.*lab=\\\\([^ ]*\\\\).*/\\\\1/" /proc/cmdline)" none /run/lab'
+ExecStart=python3 -I /run/lab/agent.py /run/lab
+Delegate=yes
+[Install]
+WantedBy=multi-user.target
+"""
+# They take seconds of each boot, and find nothing in a VM.
+MASKED = (
+    *("e2scrub_reap.service", "systemd-pstore.service", "modprobe@drm.service", "modprobe@efi_pstore.service"),
+    *("systemd-binfmt.service", "getty@tty1.service", "serial-getty@tty0.service", "systemd-random-seed.service"),
+    *("systemd-udev-settle.service", "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service"),
+    *("dbus-org.freedesktop.timesync1.service", "systemd-timesyncd.service"),
+)
+TRIGGER = """[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=block --subsystem-match=misc \
+--subsystem-match=net
+"""
+FILES = {
+    "etc/hostname": (0o644, "vm\n"),
+    "etc/hosts": (0o644, "127.0.0.1 localhost vm\n::1 localhost\n"),
+    "etc/fstab": (0o644, ""),
+    "etc/systemd/system/lab.service": (0o644, UNIT),
+    "etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": (0o644, TRIGGER),
+}
+VERSION = 1
+
+
+def missing() -> str:
+    """What keeps this machine from making one, with the remedy; empty when nothing does."""
+    for tool, package in (("linux.uml", "user-mode-linux"), ("mke2fs", "e2fsprogs")):
+        if not shutil.which(tool):
+            return f"{tool} is missing: apt-get install {package}"
+    return debian.missing()
+
+
+def golden(recipe: debian.Recipe = system.RECIPE, size: str = SIZE) -> Path:
+    """The image of an ext4 with the root of ``recipe``, made when the cache has none (some 10 s)."""
+    key = [recipe.key(), FILES, MASKED, size, _release(), VERSION]
+
+    def make(work: Path, result: Path) -> None:
+        root = work / "root"
+        fill(root, recipe)
+        _run("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-I", "256", "-L", "root", "-d", root, result, size)
+
+    debian.golden(recipe)
+    return cache.made_once(f"vm-{recipe.name}", key, make)
+
+
+def fill(root: Path, recipe: debian.Recipe = system.RECIPE) -> None:
+    """Make the root tree of a VM in the new directory ``root``, for an image of any kind."""
+    debian.unpack(root, recipe)
+    shutil.copytree(MODULES / _release(), root / "usr/lib/modules" / _release(), symlinks=True)
+    for name, (mode, text) in FILES.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+    units = root / "etc/systemd/system"
+    for unit in MASKED:
+        (units / unit).unlink(missing_ok=True)
+        (units / unit).symlink_to("/dev/null")
+    wants = units / "multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / "lab.service").symlink_to("../lab.service")
+
+
+def shim() -> Path:
+    """The library without which user-mode Linux panics on new processors (``umlshim.c``)."""
+    source = Path(__file__).with_name("umlshim.c")
+    flags = ("-O2", "-shared", "-fPIC", "-Wall")
+    key = [source.read_text(), flags]
+    return cache.made_once("umlshim", key, lambda _work, result: _run("gcc", *flags, source, "-o", result))
+
+
+def _release() -> str:
+    """The version of the installed user-mode Linux, such as ``6.1.176``."""
+    return max(path.name for path in MODULES.iterdir())
+
+
+def _run(*argv: str | Path) -> None:
+    result = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if result.returncode:
+        raise LabError(f"{' '.join(map(str, argv))} ended with {result.returncode}: {result.stderr.strip()}")

@@ -1,0 +1,45 @@
+"""Fixtures of the tier that works on machines with a kernel of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.lab import vm_image
+from tests.lab.uml import Vm
+
+
+class MakeVm(Protocol):
+    def __call__(self, image: Path | None = ..., disks: list[Path] = ...) -> Vm: ...
+
+
+@pytest.fixture
+def make_vm(request: pytest.FixtureRequest) -> Iterator[MakeVm]:
+    """A factory of VMs that are not booted and live as long as the test."""
+    made: list[Vm] = []
+
+    def make(image: Path | None = None, disks: list[Path] | None = None) -> Vm:
+        if reason := Vm.missing():
+            pytest.skip(reason)
+        made.append(Vm.create(request.getfixturevalue("lab"), image or vm_image.golden(), disks or []))
+        return made[-1]
+
+    yield make
+    for vm in made:
+        vm.close()
+
+
+@pytest.fixture
+def vm(make_vm: MakeVm) -> Vm:
+    """A booted VM with snapbreaker, its root on ext4."""
+    return booted(make_vm())
+
+
+def booted(vm: Vm) -> Vm:
+    state = vm.boot()
+    assert state == "running", vm.run("systemctl", "list-units", "--failed").stdout
+    vm.put_snapbreaker()
+    return vm
