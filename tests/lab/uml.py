@@ -31,6 +31,7 @@ from tests.lab.errors import LabError
 AGENT = Path(__file__).with_name("vm_agent.py")
 PROGRAM = "/usr/local/bin/snapbreaker"
 START = 'echo 0 >"$1" && shift && exec "$@"'
+PUT = 'install -D -m "$1" /run/lab/put "$2" && sync -f "$2"'
 BOOT_TIMEOUT, HALT_TIMEOUT, KILL_TIMEOUT = 120.0, 60.0, 20.0  # seconds; a boot takes 10 on an idle machine
 PAUSE = 0.01
 QUIET = ("quiet", "con=null", "con0=null,fd:1", "systemd.show_status=0")
@@ -135,7 +136,8 @@ class Vm:
                 raise LabError(f"{self.name} hangs: a command could not be killed; {self._said(number)}")
             raise AssertionError(f"still ran after {timeout} s: {self._said(number)}")
         status = int((self.share / f"{number}.status").read_text())
-        return subprocess.CompletedProcess((), status, self._output(number, "stdout"), self._output(number, "stderr"))
+        stdout, stderr = self._output(number, "stdout"), self._output(number, "stderr")
+        return subprocess.CompletedProcess((), status, stdout, stderr)
 
     def kill(self, number: str) -> None:
         """SIGKILL a command with all that it started, except what left its cgroup."""
@@ -145,7 +147,7 @@ class Vm:
         """Write a file there, from bytes or a file of the host, and sync it; returns ``path``."""
         source = self.share / "put"
         source.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-        done = self.run("sh", "-c", 'install -D -m "$1" /run/lab/put "$2" && sync -f "$2"', "put", f"{mode:o}", path)
+        done = self.run("sh", "-c", PUT, "put", f"{mode:o}", path)
         if done.returncode:
             raise LabError(f"{path} could not be written: {done.stderr}")
         return path
@@ -203,7 +205,8 @@ class Vm:
         self._start_kernel()
         try:
             if not self._appears("up", BOOT_TIMEOUT):
-                raise LabError(f"{self.name} is not up after {BOOT_TIMEOUT:.0f} s; console:\n{self.console()[-2000:]}")
+                said = self.console()[-2000:]
+                raise LabError(f"{self.name} is not up after {BOOT_TIMEOUT:.0f} s; console:\n{said}")
         except LabError:
             self.power_cut()
             raise
@@ -220,12 +223,13 @@ class Vm:
         )
         disks = [f"ubd{number}={path}" for number, path in enumerate(self.disks)]
         more = [*([f"initrd={self.initrd}"] if self.initrd else []), *self.arguments]
-        kernel = ["linux.uml", f"mem={self.memory}", f"root={self.root}", "rw", *QUIET, f"lab={self.share}", *disks]
+        root = [f"root={self.root}", "rw", *more, *disks]
+        kernel = ["linux.uml", f"mem={self.memory}", *QUIET, f"lab={self.share}", *root]
+        enter = ["sh", "-c", START, "start", str(self.cgroup / "cgroup.procs")]
         environment = {**ENVIRONMENT, "HOME": str(self.share), "TMPDIR": str(self.session)}
         with self._console.open("wb") as console:
             self.kernel = subprocess.Popen(
-                ["sh", "-c", START, "start", self.cgroup / "cgroup.procs"]
-                + ["env", f"LD_PRELOAD={vm_image.shim()}", *kernel, *more],
+                [*enter, "env", f"LD_PRELOAD={vm_image.shim()}", *kernel],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

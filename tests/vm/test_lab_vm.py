@@ -20,7 +20,7 @@ def test_it_boots_and_boots_again_after_a_power_cut(vm: Vm) -> None:
     assert vm.run("systemctl", "is-system-running").stdout == "running\n"
     assert re.match(r"6\.1\.", vm.run("uname", "-r").stdout)
     assert vm.run("cat", "/proc/1/comm").stdout == "systemd\n"
-    assert vm.run("findmnt", "-no", "FSTYPE,SOURCE", "/").stdout.split() == ["ext4", "/dev/root"]
+    assert vm.run("findmnt", "-no", "FSTYPE,SOURCE", "/").stdout.split() == ["ext4", "/dev/ubda"]
     version = vm.snapbreaker("--version")
     assert version.returncode == 0, version.stderr
     assert version.stdout.startswith("snapbreaker")
