@@ -1,4 +1,4 @@
-"""A whole Debian with a kernel of its own (user-mode Linux 6.1), for what a container cannot do: power cuts, clocks.
+"""A whole Debian with a kernel of its own (user-mode Linux 6.1), for power cuts and clocks.
 
 vm = Vm.create(session)
 vm.boot()                                     # "running"
@@ -42,7 +42,7 @@ Word = str | bytes | Path
 
 @dataclass(slots=True)
 class Vm:
-    """``disks`` are raw images, ``/dev/ubda``, ``/dev/ubdb`` … there; ``root`` is one of them or what ``initrd`` mounts.
+    """``disks`` are raw images, ``/dev/ubda``, ``/dev/ubdb`` …; ``root`` is one or what ``initrd`` mounts.
 
     LabError, never AssertionError, says that the VM did not boot, died or hangs.
     """

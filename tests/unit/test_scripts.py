@@ -78,7 +78,7 @@ def test_a_start_that_fails_is_no_rolled_back_run(tmp_path: Path) -> None:
 
 
 def test_unknown_tier_is_refused() -> None:
-    done = run(ROOT / "scripts/test", "vm")
+    done = run(ROOT / "scripts/test", "none")
     assert done.returncode == 2
     assert "usage: scripts/test" in done.stderr
 
