@@ -1,9 +1,8 @@
 """Runs in a VM (``tests/lab/uml.py``), as root, with the host's directory for it as the argument.
 
-The host writes ``N.request`` (JSON: argv, env, cwd) and perhaps ``N.stdin``; its output goes to
-``N.stdout`` and ``N.stderr``, and when it has ended, ``N.status`` holds its exit code. ``N.kill`` kills it and
-all that it started. Each file appears by a rename, whole. Nothing here opens a file of the VM's own filesystems once
-the first command runs: a VM whose filesystems hang can still be asked to kill a command.
+The host writes ``N.request`` (JSON: argv, env, cwd) and perhaps ``N.stdin``; its output goes to ``N.stdout`` and
+``N.stderr``, and when it has ended, ``N.status`` holds its exit code. ``N.kill`` kills it and all that it started.
+Each file appears by a rename, whole.
 """
 
 from __future__ import annotations
