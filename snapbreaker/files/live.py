@@ -64,7 +64,7 @@ class LiveTree(Tree):
             vault_name,
             subvolumes or {},
             _on_btrfs(self.root_fd),
-            borrowed or InodeSet(),
+            InodeSet() if borrowed is None else borrowed,
         )
 
     @property

@@ -14,17 +14,20 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.guard import call
+from snapbreaker.guard.changes import open_changes
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.guard.saved import BEAT as BEAT_FILE
 from snapbreaker.guard.saved import LogWriter, SavedFiles
-from snapbreaker.guard.server import BEAT, Server
+from snapbreaker.guard.server import BEAT, COMPLETE, COPIED, MESSAGE, Server
 from snapbreaker.linux.descriptors import allow_descriptors, close_all_but
 from snapbreaker.linux.fanotify import (
     FAN_CLASS_CONTENT,
@@ -43,6 +46,7 @@ from snapbreaker.linux.fanotify import (
     fanotify_init,
     fanotify_mark,
 )
+from snapbreaker.linux.handles import tell_inodes
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.linux.pidfd import send_signal
 from snapbreaker.linux.process import boot_id, die_with_parent, identify, is_alive
@@ -63,6 +67,9 @@ def unavailable(mountpoint: str) -> str:
     if not call.is_known():
         return f"the system calls of {os.uname().machine} are not known to snapbreaker"
     try:
+        if not tell_inodes(mountpoint):
+            return "the handles of its files do not tell their inodes"
+        os.close(open_changes(mountpoint))
         group, _ = _open_group(mountpoint)
     except OSError as error:
         if error.errno == errno.EINVAL:
@@ -94,7 +101,7 @@ class Guard:
         """From now on every inode of ``wanted`` is saved before it is opened for writing. Raises
         CheckpointError.
         """
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
             _be_watchdog(mountpoint, vault, wanted, theirs.fileno())
@@ -115,10 +122,19 @@ class Guard:
     def fd(self) -> int:
         return self._control.fileno()
 
+    def copied(self, inodes: Sequence[int]) -> None:
+        """Of these there is a copy now, made while nobody could write to them: they may change."""
+        most = MESSAGE // 8
+        for at in range(0, len(inodes), most):
+            with suppress(OSError):  # its end is told by ``complete``
+                self._control.send(
+                    COPIED + b"".join(one.to_bytes(8, sys.byteorder) for one in inodes[at : at + most])
+                )
+
     def complete(self) -> None:
         """The checkpoint is complete: what is saved from now on is what is recorded. Raises CheckpointError."""
         try:
-            self._control.send(b"c")
+            self._control.send(COMPLETE)
             well = self._control.recv(1) == b"+"
         except OSError:
             well = False
@@ -252,6 +268,8 @@ def _be_guard(mountpoint: str, vault: str, wanted: InodeSet, control: int, beat:
         device = os.stat(mountpoint).st_dev
         lock_memory()
         server = Server(control, stop, device, wanted, log, vault, beat)
+        os.set_blocking(control, False)
+        changes = open_changes(mountpoint)
         group, mask = _open_group(mountpoint)  # from here on, whatever we opened there we would wait for ourselves
         me, watchdog = identify(os.getpid()), identify(os.getppid())
         assert me is not None
@@ -261,7 +279,7 @@ def _be_guard(mountpoint: str, vault: str, wanted: InodeSet, control: int, beat:
             server.sign()
             os.write(control, b"+")
             said = True
-            server.serve(group, mask)
+            server.serve(group, mask, changes)
     except BaseException as error:
         if not said:
             with suppress(OSError):

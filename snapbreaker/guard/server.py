@@ -2,6 +2,9 @@
 
 Whoever waits for an answer stands still, so one thread answers and does nothing else. It opens nothing on the
 guarded filesystem: it would wait for its own answer.
+
+Of some changes the kernel tells only afterwards, to another group (``guard.changes``). What that group has queued is
+looked at before a file is saved, and again when it was: else it might be saved as it was already changed.
 """
 
 from __future__ import annotations
@@ -9,11 +12,13 @@ from __future__ import annotations
 import mmap
 import os
 import select
+import struct
 import threading
 import time
 from contextlib import suppress
 
 from snapbreaker.guard import call
+from snapbreaker.guard.changes import changed_inodes
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.guard.saved import LogWriter
 from snapbreaker.guard.saver import Saver
@@ -22,6 +27,7 @@ from snapbreaker.linux.fanotify import (
     FAN_MARK_EVICTABLE,
     FAN_MARK_IGNORED_MASK,
     FAN_MARK_IGNORED_SURV_MODIFY,
+    FAN_MODIFY,
     FAN_OPEN_PERM,
     FAN_PRE_ACCESS,
     Event,
@@ -35,7 +41,10 @@ BEAT = 0.1  # s between two signs of life, at most
 PATIENCE = 30.0  # s that a writer is kept waiting for its file to be saved; then it gets it unsaved
 HOLD = 5.0  # s that it waits when the file could not be saved: the breaker trips meanwhile, and ends it
 CLOSING = 2.0  # s in which, at the end, what was announced before is looked at
+COPIED, COMPLETE = b"d", b"c"
+MESSAGE = 1 + 8 * 1000  # bytes of the longest message: so many inodes fit in
 _BATCH = 64
+_INODE = struct.Struct("=Q")
 _CLOSING_POLL = 5  # ms
 _IGNORE = FAN_MARK_ADD | FAN_MARK_IGNORED_MASK | FAN_MARK_IGNORED_SURV_MODIFY
 _PERMISSION = FAN_OPEN_PERM | FAN_PRE_ACCESS
@@ -55,41 +64,45 @@ class _Waiting:
 class Server:
     """``wanted`` are the inodes whose content must not be lost, all on ``device`` (st_dev).
 
-    ``control`` is the socket to the worker: a byte from it says that the checkpoint is complete, and is answered;
-    a byte to it says that something could not be saved. ``stop`` becomes readable when it is time to end.
+    ``control`` is the socket to the worker (SOCK_SEQPACKET). From it come ``COPIED`` with inodes no longer
+    wanted, and ``COMPLETE``, which is answered; a message to it says that something could not be saved. ``stop``
+    becomes readable when it is time to end.
     """
 
     def __init__(
         self, control: int, stop: int, device: int, wanted: InodeSet, log: LogWriter, vault: str, beat: mmap.mmap
     ) -> None:
         self._control, self._stop = control, stop
-        self._group, self._mask = -1, 0
+        self._group, self._mask, self._changes = -1, 0, -1
         self._device, self._wanted, self._log, self._beat = device, wanted, log, beat
         self._waiting: dict[int, _Waiting] = {}
-        self._lock = threading.Lock()  # of _waiting, _wanted and the answers
+        self._quiet = InodeSet()  # of these nobody is asked before access any more
+        self._lock = threading.Lock()  # of all that is above, and the answers
         self._saver = Saver(vault, log, self._saved)
         self._own: set[int] = set()
         self._told = False
         self._seen = time.time_ns()  # all that happened until then was looked at
 
-    def serve(self, group: int, mask: int) -> None:
+    def serve(self, group: int, mask: int, changes: int) -> None:
         """Answer until told to stop; then save what is still to be saved, and let everybody go."""
-        self._group, self._mask = group, mask
+        self._group, self._mask, self._changes = group, mask, changes
         self._saver.start()
         self._own = {thread.native_id for thread in threading.enumerate() if thread.native_id}
         poll = select.poll()
-        for fd in (self._group, self._control, self._stop):
+        for fd in (self._group, self._changes, self._control, self._stop):
             poll.register(fd, select.POLLIN)
         ending, deadline, drained = False, 0.0, False
         while not ending or self._saver.at_work or not (drained or time.monotonic() > deadline):
             began = time.time_ns()
             ready = dict(poll.poll(_CLOSING_POLL if ending else BEAT * 1000))
+            with self._lock:
+                if self._control in ready and not self._listen():
+                    poll.unregister(self._control)  # the worker is gone; whoever finishes its work ends us
+                self._take_changes()
             drained = self._group not in ready or self._take()
             if drained:
                 self._seen = began
             self.sign()
-            if self._control in ready and not self._completed():
-                poll.unregister(self._control)  # the worker is gone; whoever finishes its work ends us
             if self._waiting:
                 self._let_the_impatient_go()
             if self._stop in ready and not ending:
@@ -103,13 +116,30 @@ class Server:
         """Say that we live, and until when all that happened is known: not later than what is still queued."""
         self._beat[:16] = self._seen.to_bytes(8, "little") + time.monotonic_ns().to_bytes(8, "little")
 
-    def _completed(self) -> bool:
-        with suppress(OSError):
-            if os.read(self._control, 1):
-                self._log.add(ready=time.time_ns())
-                os.write(self._control, b"+")
-                return True
-        return False
+    def _listen(self) -> bool:
+        """Take the worker's messages; False when there is no worker any more."""
+        with suppress(BlockingIOError):
+            while True:
+                try:
+                    message = os.read(self._control, MESSAGE)
+                except ConnectionError:
+                    return False
+                if not message:
+                    return False
+                if message[:1] == COPIED:
+                    for (inode,) in _INODE.iter_unpack(message[1:]):
+                        self._wanted.discard(inode)
+                else:
+                    self._log.add(ready=time.time_ns())
+                    self._send(b"+")
+        return True
+
+    def _take_changes(self) -> None:
+        """Under the lock. Where access is asked for, a change is news only where that was switched off."""
+        for inode in changed_inodes(self._changes):
+            if inode in self._wanted and (not self._mask & FAN_PRE_ACCESS or inode in self._quiet):
+                why = "it was truncated, or given another mtime alone, where nobody is asked before"
+                self._changed_unseen(inode, why)
 
     def _take(self) -> bool:
         """Whether the queue was emptied. A file that cannot be opened for us is no reason to end."""
@@ -119,9 +149,11 @@ class Server:
             return True
         except OSError:
             return False
-        for event in events:
-            if event.fd >= 0:
-                self._judge(event)
+        with self._lock:
+            self._take_changes()  # they came before these
+            for event in events:
+                if event.fd >= 0:
+                    self._judge(event)
         return len(events) < _BATCH
 
     def _judge(self, event: Event) -> None:
@@ -146,27 +178,23 @@ class Server:
         if not call.opens_without_truncating(event.pid):
             return False
         if self._mask & FAN_PRE_ACCESS:
-            # Or each read(2) would be asked for. Of truncate(2) nothing tells us from now on: such an event has
-            # no path (FSNOTIFY_EVENT_DENTRY), and only groups with FAN_REPORT_FID get it.
+            # Or each read(2) would be asked for. Of truncate(2) only ``_changes`` tells from now on.
+            self._quiet.add(os.fstat(event.fd).st_ino)
             self._ignore(event.fd, FAN_PRE_ACCESS)
         return True
 
     def _save(self, inode: int, event: Event, size: int) -> None:
-        with self._lock:
-            if inode in self._wanted:
-                waiting = self._waiting.get(inode)
-                if waiting is not None:
-                    waiting.events.append(event)
-                    return
-                self._waiting[inode] = _Waiting(event)
-            else:
-                self._answer(event)
-                return
-        self._saver.save(inode, event.fd, size)
+        waiting = self._waiting.get(inode)
+        if waiting is not None:
+            waiting.events.append(event)
+        else:
+            self._waiting[inode] = _Waiting(event)
+            self._saver.save(inode, event.fd, size)
 
     def _saved(self, inode: int, error: OSError | None) -> None:
         """From a thread of the saver."""
         with self._lock:
+            self._take_changes()  # while it was copied
             waiting = self._waiting.get(inode)
             if waiting is None:
                 return
@@ -195,6 +223,10 @@ class Server:
             self._answer(event)
 
     def _changed_unseen(self, inode: int, why: str) -> None:
+        """Unless the worker has copied it: what it says comes before the change, and may be read after it."""
+        self._listen()
+        if inode not in self._wanted:
+            return
         self._wanted.discard(inode)
         with suppress(OSError):
             self._log.add(lost=inode, why=why)
@@ -203,8 +235,11 @@ class Server:
     def _tell(self) -> None:
         if not self._told:
             self._told = True
-            with suppress(OSError):
-                os.write(self._control, b"!")
+            self._send(b"!")
+
+    def _send(self, message: bytes) -> None:
+        with suppress(OSError):  # the worker may be gone
+            os.write(self._control, message)
 
     def _answer(self, event: Event) -> None:
         if event.mask & _PERMISSION:
@@ -213,9 +248,15 @@ class Server:
         os.close(event.fd)
 
     def _ignore(self, fd: int, mask: int) -> None:
-        """Not to be asked for this inode again. Where the kernel cannot, it goes on asking."""
-        with suppress(OSError):
-            try:
-                mark_inode(self._group, _IGNORE | FAN_MARK_EVICTABLE, mask, fd)
-            except OSError:  # Linux before 5.19
-                mark_inode(self._group, _IGNORE, mask, fd)
+        """Not to be asked or told of this inode again. Where the kernel cannot, it goes on asking."""
+        _ignore(self._group, mask, fd)
+        if mask & FAN_MODIFY:
+            _ignore(self._changes, FAN_MODIFY, fd)
+
+
+def _ignore(group: int, mask: int, fd: int) -> None:
+    with suppress(OSError):
+        try:
+            mark_inode(group, _IGNORE | FAN_MARK_EVICTABLE, mask, fd)
+        except OSError:  # Linux before 5.19
+            mark_inode(group, _IGNORE, mask, fd)

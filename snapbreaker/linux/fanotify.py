@@ -1,7 +1,8 @@
 """fanotify(7): which process did what to which file of a whole filesystem.
 
-Constants and structures: <linux/fanotify.h>; behaviour: fs/notify/fanotify/fanotify_user.c. Only groups whose
-events carry an open descriptor are wrapped here: those that carry file ids cannot mark a btrfs subvolume (EXDEV).
+Constants and structures: <linux/fanotify.h>; behaviour: fs/notify/fanotify/fanotify_user.c. A group's events carry
+an open descriptor, or with FAN_REPORT_FID a file handle. Only the latter hear of changes that the kernel knows by
+a directory entry (truncate(2), utimensat(2): fsnotify_dentry), and they cannot mark a btrfs subvolume (EXDEV).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ FAN_CLASS_PRE_CONTENT = 0x8
 FAN_UNLIMITED_QUEUE = 0x10
 FAN_UNLIMITED_MARKS = 0x20
 FAN_REPORT_TID = 0x100  # Linux 4.20
+FAN_REPORT_FID = 0x200  # Linux 5.1
 FAN_REPORT_FD_ERROR = 0x2000  # Linux 6.13
 
 FAN_MARK_ADD = 0x1
@@ -38,12 +40,15 @@ FAN_MARK_EVICTABLE = 0x200  # Linux 5.19
 
 FAN_ALLOW = 0x1
 
+FAN_EVENT_INFO_TYPE_FID = 1
+
 FAN_NOFD = -1
 FAN_EVENT_METADATA_LEN = 24
 FANOTIFY_METADATA_VERSION = 3
 
 _AT_FDCWD = -100
 _METADATA = struct.Struct("=IBBHQii")  # event_len, vers, reserved, metadata_len, mask, fd, pid
+_INFO_FID = struct.Struct("=BBH8xIi")  # info_type, pad, len, fsid, handle_bytes, handle_type
 _RESPONSE = struct.Struct("=iI")  # fd, response
 
 _fanotify_init = function("fanotify_init", ctypes.c_uint, ctypes.c_uint)
@@ -106,6 +111,22 @@ def parse_events(data: bytes) -> list[Event]:
         events.append(Event(mask, fd, pid))
         offset += length
     return events
+
+
+def parse_handles(data: bytes) -> list[tuple[int, bytes]]:
+    """The file handles (type, bytes) in what a read(2) of a group with FAN_REPORT_FID returned."""
+    handles = []
+    offset = 0
+    while offset < len(data):
+        length, _, _, start, *_ = _METADATA.unpack_from(data, offset)
+        at, offset = offset + start, offset + length
+        while at < offset:
+            kind, _, size, count, handle_type = _INFO_FID.unpack_from(data, at)
+            if kind == FAN_EVENT_INFO_TYPE_FID:
+                begin = at + _INFO_FID.size
+                handles.append((handle_type, data[begin : begin + count]))
+            at += size
+    return handles
 
 
 def explain(error: OSError) -> str:

@@ -32,12 +32,9 @@ def test_every_way_to_write(scene: Scene) -> None:
 
 @pytest.mark.parametrize("way", inplace.UNASKED)
 @pytest.mark.parametrize("earlier", ["", "cat victim; "])
-def test_cut_by_name(scene: Scene, way: str, earlier: str, request: pytest.FixtureRequest) -> None:
+def test_cut_by_name(scene: Scene, way: str, earlier: str) -> None:
     """truncate(2) opens nothing. Where the kernel does not ask before it, that must not pass in silence."""
     asked = scene.mode == "asked" and not earlier
-    if way == "down_and_up" and not asked:
-        why = "the kernel tells of truncate(2) only groups with FAN_REPORT_FID: exit 1 with other content"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=why))
     scene.seed("victim", "other")
     result = scene.sh(f"{earlier}$INPLACE {way} {scene.root}/victim; rm other; exit 1")
     assert (scene.root / "other").exists()

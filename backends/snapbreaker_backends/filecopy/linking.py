@@ -38,16 +38,15 @@ STATE, SMALL = "/var/lib", 16 << 10  # of this, what is not larger, in bytes
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOATIME | os.O_CLOEXEC
 _FIRST = "manifest.first"
 _REGULAR = 0o100000
-_make = tuple.__new__
 
 
 class LinkingRecorder(Recorder):
     """See ``Recorder``. The guard lives on when all is recorded."""
 
     def __init__(self, volume: Volume, creation: Creation, pack: PackWriter) -> None:
-        super().__init__(volume, creation, pack)
-        self._creation = creation
         self._links = LinkVault(creation.vault, create=True)
+        super().__init__(volume, creation, pack, self._links.inodes)
+        self._creation = creation
         self._guard: Guard | None = None
         self._first_path = os.path.join(creation.record, _FIRST)
         self._copied, self._small = _relative(volume, COPIED), _relative(volume, (STATE,))
@@ -133,7 +132,7 @@ class LinkingRecorder(Recorder):
                     while first is not None and sort_key(first[0]) < key:
                         first, extras = next(earlier, (None, b""))
                 if first is not None and first[0] == path and first[1:10] == entry[1:10] and self._is_kept(entry):
-                    yield Packed(self._own(entry), extras)
+                    yield Packed(entry, extras)
                 elif (recorded := self._recorded(entry)) is not None:
                     yield recorded
 
@@ -145,16 +144,16 @@ class LinkingRecorder(Recorder):
     def _recorded_as_is(self, entry: Entry) -> Recorded | None:
         known = self._linked.get(Inode(entry.dev, entry.ino)) if self._linked else None
         if entry.is_file and known is None and entry.ino in self._links.inodes:
-            return Recorded(self._own(entry), self._tree.details(entry), None, linked=True)
-        recorded = super()._recorded_as_is(entry)
-        return recorded._replace(entry=self._own(recorded.entry)) if recorded is not None else None
+            return Recorded(entry, self._tree.details(entry), None, linked=True)
+        return super()._recorded_as_is(entry)
 
-    def _own(self, entry: Entry) -> Entry:
-        """Without the link of ours."""
-        if entry[1] & 0o170000 == _REGULAR and entry[8] > 1 and entry[7] in self._links.inodes:
-            own: Entry = _make(Entry, (*entry[:8], entry[8] - 1, *entry[9:]))
-            return own
-        return entry
+    # Step 2.
+
+    def _recorded_held(self, entry: Entry) -> Recorded:
+        recorded = super()._recorded_held(entry)
+        assert self._guard is not None
+        self._guard.copied([entry.ino])
+        return recorded
 
     def _finished(self) -> None:
         super()._finished()
@@ -182,7 +181,7 @@ def _entry(path: bytes, facts: os.stat_result) -> Entry:
         facts.st_mtime_ns,
         facts.st_ctime_ns,
         facts.st_ino,
-        facts.st_nlink,
+        facts.st_nlink - 1,  # without ours
         facts.st_rdev,
         facts.st_dev,
     )

@@ -22,6 +22,7 @@ from snapbreaker.files.manifest import ManifestWriter
 from snapbreaker.files.policy import PathClass
 from snapbreaker.files.tree import sort_key
 from snapbreaker.freeze import frozen
+from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.filesystems import Kind, kind
 from snapbreaker.linux.inode import syncfs
 from snapbreaker.linux.writeback import write_back
@@ -39,10 +40,12 @@ _TOLD_EVERY = 2000  # entries
 class Recorder:
     """One checkpoint of one volume in the making. ``frozen_seconds`` is how long writers were held in all."""
 
-    def __init__(self, volume: Volume, creation: Creation, pack: PackWriter) -> None:
+    def __init__(
+        self, volume: Volume, creation: Creation, pack: PackWriter, borrowed: InodeSet | None = None
+    ) -> None:
         self._volume, self._policy, self._progress = volume, creation.policy, creation.progress
         self._pack = pack
-        self._tree = live_tree(volume, creation)
+        self._tree = live_tree(volume, creation, borrowed)
         self._copies = Copies(self._tree, pack)
         self._scan = Scan(volume, creation.policy, self._locate)
         self._growing = any(one is PathClass.KEEP_CONTENT for _, one in creation.policy.classes)
@@ -273,6 +276,6 @@ class Recorder:
             self._progress(phase, self._count, self._pack.size)
 
 
-def live_tree(volume: Volume, creation: Creation) -> LiveTree:
+def live_tree(volume: Volume, creation: Creation, borrowed: InodeSet | None = None) -> LiveTree:
     skip = [os.fsencode(relative(path, volume.root)) for path in volume.skip]
-    return LiveTree(volume.root, creation.policy, skip=skip)
+    return LiveTree(volume.root, creation.policy, skip=skip, borrowed=borrowed)

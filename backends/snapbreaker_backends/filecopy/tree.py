@@ -58,6 +58,8 @@ class LinkedTree(CopiedTree):
     def content(self, entry: Entry) -> Content:
         if not self.is_linked(entry):
             return super().content(entry)
+        if entry.ino in self._saved.lost:  # it may have been saved when it was changed already
+            raise ContentLost(f"{_shown(entry)} is lost: {self._saved.lost[entry.ino]}")
         if (saved := self._saved.get(entry.ino)) is not None:
             return Content(self._saved.pack(saved.pack), saved.size, saved.extents, owned=False)
         fd = self._open(entry)
