@@ -3,8 +3,8 @@
 Whoever waits for an answer stands still, so one thread answers and does nothing else. It opens nothing on the
 guarded filesystem: it would wait for its own answer.
 
-Of some changes the kernel tells only afterwards, to another group (``guard.changes``). What that group has queued is
-looked at before a file is saved, and again when it was: else it might be saved as it was already changed.
+Of some changes the kernel tells only afterwards, to another group (``guard.changes``). What that group has queued
+is looked at before a file is saved, and again when it was: else it might be saved as it was already changed.
 """
 
 from __future__ import annotations
