@@ -7,13 +7,14 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
 
+from snapbreaker.files.bounds import Bounds, divide
 from snapbreaker.files.content import plain_content
 from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.parents import Parents
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.tree import Content, Tree
 from snapbreaker.files.view import View, entry_of
-from snapbreaker.files.walk import DIRECTORY, NOT_THERE, Walk, open_quietly
+from snapbreaker.files.walk import DIRECTORY, NOT_THERE, Walk, open_quietly, sizes
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.btrfs import ROOT_INODE, is_read_only, is_subvolume
 from snapbreaker.linux.inode import get_flags, get_project
@@ -86,6 +87,18 @@ class LiveTree(Tree):
         top = self.lookup(below)
         if top is not None:
             yield from Walk(self._view, lambda path: self._open(path, DIRECTORY), self.lookup).run(top)
+
+    def parts(self, most: int) -> list[Bounds]:
+        """The tree in up to ``most`` parts of about the same size, for ``walk_part``: one when it is small."""
+        self.forget()
+        return divide(sizes(self._view, lambda path: self._open(path, DIRECTORY)), most)
+
+    def walk_part(self, bounds: Bounds) -> Iterator[Entry]:
+        """That part of a walk."""
+        self.forget()
+        top = self.lookup(b"")
+        if top is not None:
+            yield from Walk(self._view, lambda path: self._open(path, DIRECTORY), self.lookup, bounds).run(top)
 
     def lookup(self, path: bytes) -> Entry | None:
         if self._is_left_out(path):

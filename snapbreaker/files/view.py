@@ -41,9 +41,11 @@ class View:
 
     def unread(self, directory: Entry) -> frozenset[bytes]:
         """The names in ``directory`` that do not come from reading it."""
-        path = directory.path
+        return self.unread_in(directory.path, directory.subvolume)
+
+    def unread_in(self, path: bytes, subvolume: bool = False) -> frozenset[bytes]:
         names = self._left_out.get(path, NOTHING) | self._mapped_in.get(path, NOTHING)
-        return names | {self._vault_name} if directory.subvolume or not path else names
+        return names | {self._vault_name} if subvolume or not path else names
 
     def mapped_in(self, directory: bytes) -> list[Entry]:
         """The entries of the directories that are read elsewhere and appear in this one."""

@@ -47,6 +47,7 @@ from snapbreaker.linux.fanotify import (
     fanotify_mark,
 )
 from snapbreaker.linux.handles import tell_inodes
+from snapbreaker.linux.lease import expect_breaks
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.linux.pidfd import send_signal
 from snapbreaker.linux.process import boot_id, die_with_parent, identify, is_alive
@@ -262,6 +263,7 @@ def _be_guard(mountpoint: str, vault: str, wanted: InodeSet, control: int, beat:
         die_with_parent(signal.SIGTERM)
         stop, stopping = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGTERM, lambda *_: None)
+        expect_breaks()
         signal.set_wakeup_fd(stopping)
         allow_descriptors(1 << 16)
         log = LogWriter(vault)

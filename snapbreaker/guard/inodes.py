@@ -37,3 +37,11 @@ class InodeSet:
         if number in self:
             self._pages[number >> _SHIFT][(number & _LOW) >> 3] &= ~(1 << (number & 7))
             self._count -= 1
+
+    def update(self, other: InodeSet) -> None:
+        """Add all of another set."""
+        for number, page in other._pages.items():
+            mine = self._pages.setdefault(number, bytearray(len(page)))
+            both = int.from_bytes(mine, "little") | int.from_bytes(page, "little")
+            self._count += both.bit_count() - int.from_bytes(mine, "little").bit_count()
+            mine[:] = both.to_bytes(len(page), "little")

@@ -52,6 +52,8 @@ RENAME_EXCHANGE = 2
 _UNSUPPORTED = frozenset({errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 _renameat2 = function("renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_AT_EMPTY_PATH = 0x1000
+_linkat = function("linkat", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
 _syncfs = function("syncfs", ctypes.c_int)
 
 
@@ -135,3 +137,10 @@ def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int = 0
 def syncfs(fd: int) -> None:
     """Write the filesystem that holds ``fd`` to disk. Write errors are reported since Linux 5.8 (syncfs(2))."""
     check(_syncfs(fd), "syncfs")
+
+
+def link_fd(fd: int, directory: int, name: bytes) -> None:
+    """Another name for an open file: linkat(2) with AT_EMPTY_PATH, which needs CAP_DAC_READ_SEARCH. Raises
+    OSError: ENOENT without it, or where the file has no name any more.
+    """
+    check(_linkat(fd, b"", directory, name, _AT_EMPTY_PATH), "linkat", name)

@@ -6,7 +6,12 @@ import errno
 import fcntl
 import signal
 
-_F_SETSIG = 10  # <linux/fcntl.h>; Python's fcntl does not name it
+
+def expect_breaks() -> None:
+    """Once in each process that asks: a lease that somebody breaks while we have it sends SIGIO, which would end
+    us. A handler, unlike SIG_IGN, is not inherited by programs that are executed.
+    """
+    signal.signal(signal.SIGIO, lambda *_: None)
 
 
 def is_open_for_writing(fd: int) -> bool:
@@ -16,8 +21,6 @@ def is_open_for_writing(fd: int) -> bool:
     nothing can be told: filesystems without leases, or neither owner nor CAP_LEASE.
     """
     try:
-        # Instead of SIGIO, which would end this process, should somebody open the file in between.
-        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return error.errno == errno.EAGAIN
@@ -32,7 +35,6 @@ def nobody_writes(fd: int) -> bool:
     tells of the very open that waits for an answer, by whatever call. False where leases do not work.
     """
     try:
-        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError:

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from snapbreaker.files.live import LiveTree
-from snapbreaker.files.manifest import ManifestTree, ManifestWriter
+from snapbreaker.files.manifest import ManifestTree
+from snapbreaker.files.manifest_writer import ManifestWriter
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Extent
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.entry import Details, Entry
-from snapbreaker.files.manifest import ManifestTree, ManifestWriter
+from snapbreaker.files.manifest import ManifestTree
+from snapbreaker.files.manifest_writer import ManifestWriter
 from snapbreaker.files.tree import Extent, sort_key
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)

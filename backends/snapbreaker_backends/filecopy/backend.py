@@ -11,7 +11,7 @@ from typing import Any
 
 from snapbreaker.backend import Availability, Backend, Capability, Creation, Reason, Stored, Volume
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.manifest import ManifestWriter
+from snapbreaker.files.manifest_writer import ManifestWriter
 from snapbreaker.files.tree import Tree
 from snapbreaker.guard.guard import unavailable
 from snapbreaker.guard.inodes import InodeSet
@@ -115,7 +115,9 @@ class FilecopyBackend(Backend):
         pack, manifest = _places(vault, record)
         remove_links(vault)
         saved = [os.path.join(vault, name) for name in (LOG, BEAT, *PACKS)]
-        for path in (pack, manifest, manifest + ".partial", *saved):
+        names = os.listdir(record) if os.path.isdir(record) else []
+        parts = [os.path.join(record, name) for name in names if name.startswith(_MANIFEST + ".")]
+        for path in (pack, manifest, *parts, *saved):
             with suppress(FileNotFoundError):
                 os.unlink(path)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.live import LiveTree
+from snapbreaker.files.manifest_format import Block
 from snapbreaker.files.proof import TICK_NS
 from snapbreaker.files.tree import Extent
 from snapbreaker.linux.lease import is_open_for_writing
@@ -39,12 +40,31 @@ class Recorded(NamedTuple):
     extents: tuple[Extent, ...] | None
     linked: bool = False
 
+    @property
+    def path(self) -> bytes:
+        return self.entry.path
+
 
 class Packed(NamedTuple):
     """The same as another manifest has it."""
 
     entry: Entry
     extras: bytes
+
+    @property
+    def path(self) -> bytes:
+        return self.entry.path
+
+
+class PackedBlock(NamedTuple):
+    """Many of them, compressed."""
+
+    block: Block
+    packed: bytes
+
+    @property
+    def path(self) -> bytes:
+        return self.block.first
 
 
 class Copies:

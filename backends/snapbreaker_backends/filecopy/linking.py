@@ -2,33 +2,36 @@
 
 Copied are files that are open for writing, that cannot be linked, and that are likely to be changed in place. The
 first walk links everything and reads all details, before the guard makes every open cost something. The last walk
-only looks whether anything has changed since.
+only looks whether anything has changed since. Both are done by several processes, each for a part of the tree.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 from snapbreaker.backend import Creation, Volume
+from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.entry import Details, Entry
-from snapbreaker.files.manifest import ManifestTree, ManifestWriter
+from snapbreaker.files.manifest_writer import ManifestWriter
+from snapbreaker.files.packing import pack_extras
 from snapbreaker.files.proof import TICK_NS
-from snapbreaker.files.tree import sort_key
 from snapbreaker.guard.guard import Guard
+from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.inode import get_flags, get_project
-from snapbreaker.linux.lease import is_open_for_writing
+from snapbreaker.linux.lease import nobody_writes
 from snapbreaker.linux.xattr import read_xattrs
 from snapbreaker.paths import is_below, relative
 from snapbreaker.writers import Inode
-from snapbreaker_backends.filecopy.copies import GONE, Packed, Recorded
+from snapbreaker_backends.filecopy.again import Again, Look
+from snapbreaker_backends.filecopy.copies import GONE, Packed, PackedBlock, Recorded
 from snapbreaker_backends.filecopy.links import LinkVault
 from snapbreaker_backends.filecopy.pack import PackWriter
 from snapbreaker_backends.filecopy.recorder import Recorder
-from snapbreaker_backends.filecopy.regions import in_region
+from snapbreaker_backends.filecopy.workers import Counts, how_many, in_parallel
 
 # Of these everything is copied: they change in place, or are read by programs that refuse files with several links
 # (cron its tables, mail tools their spools).
@@ -36,8 +39,16 @@ COPIED = ("/etc", "/var/spool", "/var/mail", "/var/lib/dpkg", "/var/lib/systemd"
 STATE, SMALL = "/var/lib", 16 << 10  # of this, what is not larger, in bytes
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOATIME | os.O_CLOEXEC
-_FIRST = "manifest.first"
 _REGULAR = 0o100000
+_TOLD_EVERY = 1000
+
+
+class _Part(NamedTuple):
+    """What one process has found in the first walk."""
+
+    inodes: InodeSet
+    unlinked: list[Entry]
+    devices: set[int]
 
 
 class LinkingRecorder(Recorder):
@@ -48,30 +59,36 @@ class LinkingRecorder(Recorder):
         super().__init__(volume, creation, pack, self._links.inodes)
         self._creation = creation
         self._guard: Guard | None = None
-        self._first_path = os.path.join(creation.record, _FIRST)
+        self._parts = [Bounds()]
+        self._packed: dict[bytes, tuple[Entry, bytes]] = {}  # what was copied in the first walk
         self._copied, self._small = _relative(volume, COPIED), _relative(volume, (STATE,))
 
     def close(self) -> None:
         super().close()
         self._links.close()
-        with suppress(FileNotFoundError):
-            os.unlink(self._first_path)
+        for number in range(len(self._parts)):
+            for name in ("first", "again"):
+                for path in (self._segment(name, number), self._segment(name, number) + ".partial"):
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
 
-    @property
-    def linked(self) -> int:
-        """How many inodes are kept by a link."""
-        return len(self._links.inodes)
+    def _segment(self, name: str, number: int) -> str:
+        return os.path.join(self._creation.record, f"manifest.{name}.{number}")
 
     # Step 1.
 
     def _first_pass(self) -> None:
-        with ManifestWriter(self._first_path) as first:
-            for entry in self._tree.walk():
-                self._scan.devices.add(entry.dev)
-                with suppress_gone():
-                    self._take(entry, first)
-                self._tell("link")
-        self._links.remove_strangers()
+        self._parts = self._tree.parts(how_many())
+        counts = Counts(len(self._parts))
+        unlinked: list[Entry] = []
+        for part in in_parallel(len(self._parts), lambda number: self._link_part(number, counts)):
+            self._links.inodes.update(part.inodes)
+            self._scan.devices.update(part.devices)
+            unlinked += part.unlinked
+        for entry in unlinked:
+            with suppress_gone():
+                self._copy(entry)
+            self._tell("copy")
         self._pack.flush()
         assert self._creation.guards is not None
         self._guard = self._creation.guards.start(
@@ -79,17 +96,24 @@ class LinkingRecorder(Recorder):
         )
         time.sleep(2 * TICK_NS / 1e9)  # what changes from now on gets a later ctime than its link gave it
 
-    def _take(self, entry: Entry, first: ManifestWriter) -> None:
-        if entry.mode & 0o170000 != _REGULAR:
-            first.add(entry, self._tree.details(entry))
-        elif self._is_growing(entry):
-            self._try(entry, may_change=True)
-        elif not self._prefers_copy(entry) and self._link(entry, first):
-            pass
-        elif not (entry.nlink > 1 and Inode(entry.dev, entry.ino) in self._copies):
-            copy = self._try(entry)
-            if copy is not None:
-                first.add(entry, self._tree.details(entry), copy.extents)
+    def _link_part(self, number: int, counts: Counts) -> _Part:
+        unlinked: list[Entry] = []
+        devices: set[int] = set()
+        count = 0
+        with ManifestWriter(self._segment("first", number)) as first:
+            for entry in self._tree.walk_part(self._parts[number]):
+                devices.add(entry[10])
+                with suppress_gone():
+                    if entry[1] & 0o170000 != _REGULAR:
+                        first.add(entry, self._tree.details(entry))
+                    elif self._is_growing(entry) or self._prefers_copy(entry) or not self._link(entry, first):
+                        unlinked.append(entry)
+                count += 1
+                if count % _TOLD_EVERY == 0:
+                    counts.set(number, count)
+                    if number == 0:
+                        self._progress("link", counts.sum, 0)
+        return _Part(self._links.inodes, unlinked, devices)
 
     def _link(self, entry: Entry, first: ManifestWriter) -> bool:
         """False where it has to be copied."""
@@ -97,55 +121,37 @@ class LinkingRecorder(Recorder):
         fd = os.open(name, _FILE, dir_fd=parent)
         try:
             inode = entry.ino
-            if inode not in self._links.inodes:
-                if is_open_for_writing(fd):
+            known = inode in self._links.inodes
+            if not known:
+                if not nobody_writes(fd):
                     return True  # copied in step 2, while its writer is held still
-                if not self._links.add(parent, name, inode):
+                if not self._links.add(fd, inode):
                     return False
             facts = os.fstat(fd)
-            if facts.st_ino == inode and stat.S_ISREG(facts.st_mode):
-                details = Details(get_flags(fd), get_project(fd), read_xattrs(fd))
-                first.add(_entry(entry.path, facts), details, linked=True)
+            if facts.st_ino != inode or facts.st_mode & 0o170000 != _REGULAR:
+                if not known:  # the path was given to another file just now, and that has the wrong number
+                    self._links.remove(inode)
+                return True
+            first.add(
+                _entry(entry[0], facts), Details(get_flags(fd), get_project(fd), read_xattrs(fd)), linked=True
+            )
             return True
         finally:
             os.close(fd)
+
+    def _copy(self, entry: Entry) -> None:
+        if self._is_growing(entry):
+            self._try(entry, may_change=True)
+        elif not (entry.nlink > 1 and Inode(entry.dev, entry.ino) in self._copies):
+            copy = self._try(entry)
+            if copy is not None:
+                self._packed[entry.path] = entry, pack_extras(self._tree.details(entry), copy.extents)
 
     def _prefers_copy(self, entry: Entry) -> bool:
         path = entry.path
         if any(not one or path.startswith(one) for one in self._copied):
             return True
         return entry.size <= SMALL and any(not one or path.startswith(one) for one in self._small)
-
-    # Step 3.
-
-    def _rest(self, regions: Collection[bytes]) -> Iterator[Recorded | Packed]:
-        """What is as it was in the first walk keeps what was read then."""
-        with ManifestTree(self._first_path) as tree:
-            earlier = tree.packed()
-            first, extras = next(earlier, (None, b""))
-            for entry in self._tree.walk():
-                if regions and in_region(entry, regions):
-                    continue
-                path = entry[0]
-                if first is not None and first[0] != path:
-                    key = sort_key(path)
-                    while first is not None and sort_key(first[0]) < key:
-                        first, extras = next(earlier, (None, b""))
-                if first is not None and first[0] == path and first[1:10] == entry[1:10] and self._is_kept(entry):
-                    yield Packed(entry, extras)
-                elif (recorded := self._recorded(entry)) is not None:
-                    yield recorded
-
-    def _is_kept(self, entry: Entry) -> bool:
-        if entry.mode & 0o170000 != _REGULAR or entry.ino in self._links.inodes:
-            return True
-        return self._copies.find(entry) is not None
-
-    def _recorded_as_is(self, entry: Entry) -> Recorded | None:
-        known = self._linked.get(Inode(entry.dev, entry.ino)) if self._linked else None
-        if entry.is_file and known is None and entry.ino in self._links.inodes:
-            return Recorded(entry, self._tree.details(entry), None, linked=True)
-        return super()._recorded_as_is(entry)
 
     # Step 2.
 
@@ -154,6 +160,35 @@ class LinkingRecorder(Recorder):
         assert self._guard is not None
         self._guard.copied([entry.ino])
         return recorded
+
+    # Step 3.
+
+    def _rest(
+        self, regions: Collection[bytes], picture: list[Recorded]
+    ) -> Iterator[Recorded | Packed | PackedBlock]:
+        """What is as it was in the first walk keeps what was read then."""
+        again = Again(self._tree, self._packed, self._copies, regions, [one.entry.path for one in picture])
+        counts = Counts(len(self._parts))
+
+        def look(number: int) -> Look:
+            def tell(count: int) -> None:
+                counts.set(number, count)
+                if number == 0:
+                    self._progress("record", counts.sum, self._pack.size)
+
+            return again.look(
+                self._parts[number], self._segment("first", number), self._segment("again", number), tell
+            )
+
+        for number, found in enumerate(in_parallel(len(self._parts), look)):
+            self._tree.mounts.update(found.mounts)
+            yield from again.merged(self._segment("again", number), found.changed, self._recorded)
+
+    def _recorded_as_is(self, entry: Entry) -> Recorded | None:
+        known = self._linked.get(Inode(entry.dev, entry.ino)) if self._linked else None
+        if entry.is_file and known is None and entry.ino in self._links.inodes:
+            return Recorded(entry, self._tree.details(entry), None, linked=True)
+        return super()._recorded_as_is(entry)
 
     def _finished(self) -> None:
         super()._finished()

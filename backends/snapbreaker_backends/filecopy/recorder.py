@@ -18,17 +18,18 @@ from snapbreaker.errors import CheckpointError
 from snapbreaker.files.diff import Proof
 from snapbreaker.files.entry import Entry
 from snapbreaker.files.live import LiveTree
-from snapbreaker.files.manifest import ManifestWriter
+from snapbreaker.files.manifest_writer import ManifestWriter
 from snapbreaker.files.policy import PathClass
 from snapbreaker.files.tree import sort_key
 from snapbreaker.freeze import frozen
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.filesystems import Kind, kind
 from snapbreaker.linux.inode import syncfs
+from snapbreaker.linux.lease import expect_breaks
 from snapbreaker.linux.writeback import write_back
 from snapbreaker.paths import relative
 from snapbreaker.writers import Inode, Scan, Writer
-from snapbreaker_backends.filecopy.copies import GONE, Copies, Copy, Packed, Recorded, wait_for_tick
+from snapbreaker_backends.filecopy.copies import GONE, Copies, Copy, Packed, PackedBlock, Recorded, wait_for_tick
 from snapbreaker_backends.filecopy.pack import PackWriter
 from snapbreaker_backends.filecopy.regions import entries_of, in_region, regions_of
 
@@ -59,6 +60,7 @@ class Recorder:
 
     def record(self, manifest: ManifestWriter) -> Proof:
         """All three steps; everything but the manifest's end is on disk afterwards."""
+        expect_breaks()
         self._first_pass()
         syncfs(self._tree.root_fd)  # the less is dirty, the shorter the sync of what is mapped while all are held
         regions, picture = self._record_written()
@@ -72,7 +74,9 @@ class Recorder:
         self._copies.distrust()
         self._count = 0
         for each in self._merged(regions, picture):
-            if isinstance(each, Packed):
+            if isinstance(each, PackedBlock):
+                manifest.add_block(*each)
+            elif isinstance(each, Packed):
                 manifest.add_packed(*each)
             else:
                 manifest.add(*each)
@@ -163,13 +167,15 @@ class Recorder:
 
     # Step 3.
 
-    def _merged(self, regions: Collection[bytes], picture: list[Recorded]) -> Iterator[Recorded | Packed]:
-        rest = self._rest(regions)
-        if not picture:
-            return rest
-        return heapq.merge(picture, rest, key=lambda recorded: sort_key(recorded.entry.path))
+    def _merged(
+        self, regions: Collection[bytes], picture: list[Recorded]
+    ) -> Iterator[Recorded | Packed | PackedBlock]:
+        rest = self._rest(regions, picture)
+        return heapq.merge(picture, rest, key=lambda each: sort_key(each.path)) if picture else rest
 
-    def _rest(self, regions: Collection[bytes]) -> Iterator[Recorded | Packed]:
+    def _rest(
+        self, regions: Collection[bytes], picture: list[Recorded]
+    ) -> Iterator[Recorded | Packed | PackedBlock]:
         for entry in self._tree.walk():
             if regions and in_region(entry, regions):
                 continue

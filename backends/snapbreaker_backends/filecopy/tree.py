@@ -11,7 +11,7 @@ from snapbreaker.files.entry import Entry
 from snapbreaker.files.manifest import ManifestTree
 from snapbreaker.files.tree import Content
 from snapbreaker.guard.saved import Saved, SavedFiles, Watch
-from snapbreaker_backends.filecopy.links import LinkVault
+from snapbreaker_backends.filecopy.links import LinkVault, name_of
 
 
 class CopiedTree(ManifestTree):
@@ -79,7 +79,7 @@ class LinkedTree(CopiedTree):
             return None
         fd = self._open(entry)
         try:
-            return (self._links.fd, b"%d" % entry.ino) if os.fstat(fd).st_nlink == 1 else None
+            return (self._links.fd, name_of(entry.ino)) if os.fstat(fd).st_nlink == 1 else None
         finally:
             os.close(fd)
 

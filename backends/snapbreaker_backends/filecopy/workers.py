@@ -1,0 +1,90 @@
+"""Work on the parts of a tree in one process for each, since Python uses one core."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import signal
+import struct
+from collections.abc import Callable
+from typing import Generic, NoReturn, TypeVar, cast
+
+from snapbreaker.errors import CheckpointError
+from snapbreaker.linux.process import die_with_parent
+
+T = TypeVar("T")
+_MOST = 4  # processes: beyond that the filesystem's journal is what all wait for
+_NUMBER = struct.Struct("=Q")
+_QUIET = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def how_many() -> int:
+    """Processes that are worth while on this machine."""
+    return min(_MOST, len(os.sched_getaffinity(0)))
+
+
+class Counts:
+    """What each of several processes has counted, seen by all."""
+
+    def __init__(self, processes: int) -> None:
+        self._shared = mmap.mmap(-1, _NUMBER.size * processes)
+
+    def set(self, process: int, count: int) -> None:
+        _NUMBER.pack_into(self._shared, _NUMBER.size * process, count)
+
+    @property
+    def sum(self) -> int:
+        return sum(one for (one,) in _NUMBER.iter_unpack(self._shared[:]))
+
+
+def in_parallel(count: int, work: Callable[[int], T]) -> list[T]:
+    """What ``work(n)`` returns for each n below ``count``; 0 is done in this process. What it returns or raises is
+    pickled. When one fails the others are ended, and its exception comes out here.
+    """
+    children = [_Child(work, number) for number in range(1, count)]
+    try:
+        return [work(0), *(child.result() for child in children)]
+    finally:
+        for child in children:
+            child.end()
+
+
+class _Child(Generic[T]):
+    def __init__(self, work: Callable[[int], T], number: int) -> None:
+        self._answer, answer = os.pipe2(os.O_CLOEXEC)
+        self._pid = os.fork()
+        if self._pid == 0:
+            _be_child(work, number, answer)
+        os.close(answer)
+
+    def result(self) -> T:
+        with os.fdopen(os.dup(self._answer), "rb") as file:
+            data = file.read()
+        if not data:
+            raise CheckpointError("a process that helped to make the checkpoint has died", "try again")
+        well, result = pickle.loads(data)
+        if not well:
+            raise result
+        return cast(T, result)
+
+    def end(self) -> None:
+        os.close(self._answer)
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+
+def _be_child(work: Callable[[int], object], number: int, answer: int) -> NoReturn:
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for each in _QUIET:
+            signal.signal(each, signal.SIG_IGN)  # the parent hears of it and ends us
+        die_with_parent(signal.SIGKILL)
+        try:
+            data = pickle.dumps((True, work(number)))
+        except Exception as error:
+            data = pickle.dumps((False, error))
+        with os.fdopen(answer, "wb") as file:
+            file.write(data)
+    finally:
+        os._exit(0)
