@@ -32,8 +32,8 @@ class Look(NamedTuple):
 
 
 class Again:
-    """``packed``: entry and extras of what was copied in the first walk. ``regions`` were recorded when their writers
-    were held still, and ``pictured`` are the paths of that, sorted.
+    """``packed``: entry and extras of what was copied in the first walk. ``regions`` were recorded when their
+    writers were held still, and ``pictured`` are the paths of that, sorted.
     """
 
     def __init__(
