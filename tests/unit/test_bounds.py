@@ -32,7 +32,7 @@ def test_parts_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, se
     monkeypatch.setattr(bounds, "_SMALL", 0)
     monkeypatch.setattr("snapbreaker.files.walk._WORTH_KNOWING", 1)
     make(tmp_path, seed, 300)
-    with LiveTree(tmp_path) as tree:
+    with LiveTree(bytes(tmp_path)) as tree:
         whole = list(tree.walk())
         for count in (1, 2, 3, 7):
             parts = tree.parts(count)
@@ -50,7 +50,7 @@ def test_the_sizes_are_about_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / f"d{number:02}").mkdir()
         for name in "abcde":
             (tmp_path / f"d{number:02}" / name).touch()
-    with LiveTree(tmp_path) as tree:
+    with LiveTree(bytes(tmp_path)) as tree:
         counts = [len(list(tree.walk_part(part))) for part in tree.parts(2)]
     assert min(counts) > 80
 
@@ -66,7 +66,7 @@ def test_the_boundary_vanishes(tmp_path: Path, becomes: str) -> None:
         (tmp_path / "b/d").touch()
     elif becomes == "link":
         (tmp_path / "b/d").symlink_to("c")
-    with LiveTree(tmp_path) as tree:
+    with LiveTree(bytes(tmp_path)) as tree:
         assert [entry for part in parts for entry in tree.walk_part(part)] == list(tree.walk())
 
 
@@ -74,7 +74,7 @@ def test_a_directory_above_the_boundary_becomes_a_file(tmp_path: Path) -> None:
     for name in ("a", "c"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "b").touch()
-    with LiveTree(tmp_path) as tree:
+    with LiveTree(bytes(tmp_path)) as tree:
         parts = [Bounds(b"", b"b/d"), Bounds(b"b/d")]
         assert [entry for part in parts for entry in tree.walk_part(part)] == list(tree.walk())
 
