@@ -39,7 +39,7 @@ def test_attacked_by_the_command(scene: Scene, attack: str) -> None:
     began = time.monotonic()
     result = scene.sh(f"{WHO}{ATTACKS[attack]}echo after >victim; rm other; sleep 30", timeout=60)
     assert time.monotonic() - began < 12
-    assert (scene.root / "other").exists()
+    assert (scene.root / "other").exists(), result
     if result.status == 3:
         assert str(scene.root / "victim").encode() in result.stdout + result.stderr
     else:

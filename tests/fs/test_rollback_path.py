@@ -49,7 +49,9 @@ def expect(root: Path, back: dict[bytes, comparer.Facts], stays: dict[bytes, com
 
 
 @pytest.mark.parametrize("kind", ["manual", "committed", "halted"])
-def test_one_path_goes_back(tool: Tool, root: Path, kind: str) -> None:
+def test_one_path_goes_back(tool: Tool, root: Path, kind: str, filesystem: LoopFilesystem) -> None:
+    if kind == "halted" and filesystem.fstype == "ext4":
+        pytest.skip("hard links are let go when a rollback was verified")
     before = comparer.snapshot(root)
     if kind == "manual":
         assert tool("checkpoint", "create", "--scope", root).status == 0

@@ -75,28 +75,43 @@ class LinkedTree(CopiedTree):
         return self._saved.get(entry.ino) is None and not self._doubt(entry, other)
 
     def spare_inode(self, entry: Entry) -> tuple[int, bytes] | None:
+        """A file that nobody can vouch for comes back too, when size and mtime are its own: verifying tells of it,
+        and it would be gone for good otherwise.
+        """
         if not self.is_linked(entry) or self._saved.get(entry.ino) is not None:
             return None
-        fd = self._open(entry)
+        fd = self._linked(entry)
         try:
-            return (self._links.fd, name_of(entry.ino)) if os.fstat(fd).st_nlink == 1 else None
+            facts = os.fstat(fd)
+            if (facts.st_size, facts.st_mtime_ns) != (entry.size, entry.mtime_ns) or entry.ino in self._saved.lost:
+                self._vouch(entry, facts)
+            return (self._links.fd, name_of(entry.ino)) if facts.st_nlink == 1 else None
         finally:
             os.close(fd)
 
     def _open(self, entry: Entry) -> int:
+        fd = self._linked(entry)
         try:
-            fd = self._links.open(entry.ino)
+            self._vouch(entry, os.fstat(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _linked(self, entry: Entry) -> int:
+        try:
+            return self._links.open(entry.ino)
         except FileNotFoundError as error:
             raise CheckpointError(f"{_shown(entry)}: its link is gone from the vault") from error
-        facts = os.fstat(fd)
+
+    def _vouch(self, entry: Entry, facts: os.stat_result) -> None:
+        """Raise ContentLost where a link may not hold what the file held."""
         now = entry._replace(
             size=facts.st_size, mtime_ns=facts.st_mtime_ns, ctime_ns=facts.st_ctime_ns, ino=facts.st_ino
         )
         if doubt := self._doubt(entry, now):
-            os.close(fd)
             raise ContentLost(f"{_shown(entry)} is lost: {doubt}")
         self._proven.add(entry.ino)
-        return fd
 
     def _doubt(self, entry: Entry, now: Entry) -> str:
         """Why the inode may not hold what it held; empty when it does."""
