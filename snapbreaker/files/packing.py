@@ -13,7 +13,7 @@ _XATTR = struct.Struct("<HI")  # lengths of name and value
 _COUNT = struct.Struct("<I")
 _EXTENT = struct.Struct("<QQQ")
 _PLAIN = Details()
-_ONLY_LINKED = bytes([_LINKED])
+ONLY_LINKED = bytes([_LINKED])  # of a file with nothing else to tell
 
 
 def pack_extras(details: Details, extents: tuple[Extent, ...] | None, linked: bool = False) -> bytes:
@@ -23,7 +23,7 @@ def pack_extras(details: Details, extents: tuple[Extent, ...] | None, linked: bo
     """
     plain = details == _PLAIN
     if linked and plain:
-        return _ONLY_LINKED
+        return ONLY_LINKED
     if plain and extents is None:
         return b""
     what = (0 if plain else _HAS_DETAILS) | (0 if extents is None else _HAS_EXTENTS) | (_LINKED if linked else 0)

@@ -16,6 +16,8 @@ _LONG = struct.calcsize("l")
 _GETFLAGS = ior(ord("f"), 1, _LONG)
 _SETFLAGS = iow(ord("f"), 2, _LONG)
 _FSXATTR = struct.Struct("=IIIII8x")  # xflags, extsize, nextents, projid, cowextsize
+_INT = struct.Struct("=I")
+_flags_buffer, _fsxattr_buffer = bytearray(_LONG), bytearray(_FSXATTR.size)
 _GETVERSION = ior(ord("v"), 1, _LONG)
 _FSGETXATTR = ior(ord("X"), 31, _FSXATTR.size)
 _FSSETXATTR = iow(ord("X"), 32, _FSXATTR.size)
@@ -119,6 +121,16 @@ def _fsxattr(fd: int) -> list[int] | None:
             return None
         raise
     return list(_FSXATTR.unpack(buffer))
+
+
+def get_flags_and_project(fd: int) -> tuple[int, int]:
+    """Both ``get_flags`` and ``get_project``, in a third of the time. Not for several threads."""
+    try:
+        fcntl.ioctl(fd, _GETFLAGS, _flags_buffer)
+        fcntl.ioctl(fd, _FSGETXATTR, _fsxattr_buffer)
+    except OSError:
+        return get_flags(fd), get_project(fd)
+    return _INT.unpack_from(_flags_buffer)[0] & SETTABLE_FLAGS, _INT.unpack_from(_fsxattr_buffer, 12)[0]
 
 
 def get_generation(fd: int) -> int:

@@ -11,23 +11,20 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from typing import NamedTuple
 
 from snapbreaker.backend import Creation, Volume
 from snapbreaker.files.bounds import Bounds
-from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.entry import Entry
 from snapbreaker.files.manifest_writer import ManifestWriter
 from snapbreaker.files.packing import pack_extras
+from snapbreaker.files.policy import PathClass
 from snapbreaker.files.proof import TICK_NS
 from snapbreaker.guard.guard import Guard
-from snapbreaker.guard.inodes import InodeSet
-from snapbreaker.linux.inode import get_flags, get_project
-from snapbreaker.linux.lease import nobody_writes
-from snapbreaker.linux.xattr import read_xattrs
 from snapbreaker.paths import is_below, relative
 from snapbreaker.writers import Inode
 from snapbreaker_backends.filecopy.again import Again, Look
 from snapbreaker_backends.filecopy.copies import GONE, Packed, PackedBlock, Recorded
+from snapbreaker_backends.filecopy.linker import ANY_SIZE, Linked, Linker
 from snapbreaker_backends.filecopy.links import LinkVault
 from snapbreaker_backends.filecopy.pack import PackWriter
 from snapbreaker_backends.filecopy.recorder import Recorder
@@ -37,18 +34,6 @@ from snapbreaker_backends.filecopy.workers import Counts, how_many, in_parallel
 # (cron its tables, mail tools their spools).
 COPIED = ("/etc", "/var/spool", "/var/mail", "/var/lib/dpkg", "/var/lib/systemd")
 STATE, SMALL = "/var/lib", 16 << 10  # of this, what is not larger, in bytes
-
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOATIME | os.O_CLOEXEC
-_REGULAR = 0o100000
-_TOLD_EVERY = 1000
-
-
-class _Part(NamedTuple):
-    """What one process has found in the first walk."""
-
-    inodes: InodeSet
-    unlinked: list[Entry]
-    devices: set[int]
 
 
 class LinkingRecorder(Recorder):
@@ -86,8 +71,11 @@ class LinkingRecorder(Recorder):
             self._scan.devices.update(part.devices)
             unlinked += part.unlinked
         for entry in unlinked:
-            with suppress_gone():
+            try:
                 self._copy(entry)
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
             self._tell("copy")
         self._pack.flush()
         assert self._creation.guards is not None
@@ -96,48 +84,16 @@ class LinkingRecorder(Recorder):
         )
         time.sleep(2 * TICK_NS / 1e9)  # what changes from now on gets a later ctime than its link gave it
 
-    def _link_part(self, number: int, counts: Counts) -> _Part:
-        unlinked: list[Entry] = []
-        devices: set[int] = set()
-        count = 0
-        with ManifestWriter(self._segment("first", number)) as first:
-            for entry in self._tree.walk_part(self._parts[number]):
-                devices.add(entry[10])
-                with suppress_gone():
-                    if entry[1] & 0o170000 != _REGULAR:
-                        first.add(entry, self._tree.details(entry))
-                    elif self._is_growing(entry) or self._prefers_copy(entry) or not self._link(entry, first):
-                        unlinked.append(entry)
-                count += 1
-                if count % _TOLD_EVERY == 0:
-                    counts.set(number, count)
-                    if number == 0:
-                        self._progress("link", counts.sum, 0)
-        return _Part(self._links.inodes, unlinked, devices)
+    def _link_part(self, number: int, counts: Counts) -> Linked:
+        def tell(count: int) -> None:
+            counts.set(number, count)
+            if number == 0:
+                self._progress("link", counts.sum, 0)
 
-    def _link(self, entry: Entry, first: ManifestWriter) -> bool:
-        """False where it has to be copied."""
-        parent, name = self._tree.open_parent(entry.path)
-        fd = os.open(name, _FILE, dir_fd=parent)
-        try:
-            inode = entry.ino
-            known = inode in self._links.inodes
-            if not known:
-                if not nobody_writes(fd):
-                    return True  # copied in step 2, while its writer is held still
-                if not self._links.add(fd, inode):
-                    return False
-            facts = os.fstat(fd)
-            if facts.st_ino != inode or facts.st_mode & 0o170000 != _REGULAR:
-                if not known:  # the path was given to another file just now, and that has the wrong number
-                    self._links.remove(inode)
-                return True
-            first.add(
-                _entry(entry[0], facts), Details(get_flags(fd), get_project(fd), read_xattrs(fd)), linked=True
-            )
-            return True
-        finally:
-            os.close(fd)
+        growing = [path for path, one in self._policy.classes if one is PathClass.KEEP_CONTENT]
+        linker = Linker(self._tree, self._links, self._prefers_copy, frozenset(growing), tell)
+        with ManifestWriter(self._segment("first", number)) as first:
+            return linker.link(self._tree.walk_part(self._parts[number]), first)
 
     def _copy(self, entry: Entry) -> None:
         if self._is_growing(entry):
@@ -147,11 +103,14 @@ class LinkingRecorder(Recorder):
             if copy is not None:
                 self._packed[entry.path] = entry, pack_extras(self._tree.details(entry), copy.extents)
 
-    def _prefers_copy(self, entry: Entry) -> bool:
-        path = entry.path
-        if any(not one or path.startswith(one) for one in self._copied):
-            return True
-        return entry.size <= SMALL and any(not one or path.startswith(one) for one in self._small)
+    def _prefers_copy(self, directory: bytes) -> int:
+        """The size in bytes up to which files in a directory are better copied; -1: none."""
+        if self._growing and self._policy.of(directory) is PathClass.KEEP_CONTENT:
+            return ANY_SIZE
+        inside = directory + b"/"
+        if any(inside.startswith(one) for one in self._copied):
+            return ANY_SIZE
+        return SMALL if any(inside.startswith(one) for one in self._small) else -1
 
     # Step 2.
 
@@ -194,32 +153,6 @@ class LinkingRecorder(Recorder):
         super()._finished()
         assert self._guard is not None
         self._guard.complete()
-
-
-class suppress_gone:
-    """A file that vanishes during the first walk is none; the last walk looks again."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: object, trace: object) -> bool:
-        return isinstance(error, OSError) and error.errno in GONE
-
-
-def _entry(path: bytes, facts: os.stat_result) -> Entry:
-    return Entry(
-        path,
-        facts.st_mode,
-        facts.st_uid,
-        facts.st_gid,
-        facts.st_size,
-        facts.st_mtime_ns,
-        facts.st_ctime_ns,
-        facts.st_ino,
-        facts.st_nlink - 1,  # without ours
-        facts.st_rdev,
-        facts.st_dev,
-    )
 
 
 def _relative(volume: Volume, paths: Collection[str]) -> list[bytes]:
