@@ -23,6 +23,7 @@ from snapbreaker_backends.filecopy.pack import PackWriter, can_clone
 from snapbreaker_backends.filecopy.recorder import Recorder
 from snapbreaker_backends.filecopy.space import allocated, free, shown
 from snapbreaker_backends.filecopy.tree import CopiedTree, LinkedTree
+from snapbreaker_backends.filecopy.unheard import container_stores
 
 _PACK = "content.pack"  # in the vault
 _MANIFEST = "manifest"  # in the record
@@ -70,6 +71,7 @@ class FilecopyBackend(Backend):
             "entries": manifest.records,
             "cloned": clone,
             "linked": links,
+            "unheard": [os.fsdecode(path) for path in container_stores(volume)] if links else [],
             **_identity(pack_path, manifest_path),
         }
 
@@ -87,7 +89,9 @@ class FilecopyBackend(Backend):
             pack = os.open(pack_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 if stored.data["linked"]:
-                    return LinkedTree(manifest_path, pack, stored.vault)
+                    return LinkedTree(
+                        manifest_path, pack, stored.vault, [*map(os.fsencode, stored.data["unheard"])]
+                    )
                 return CopiedTree(manifest_path, pack)
             except BaseException:
                 os.close(pack)

@@ -20,6 +20,7 @@ from snapbreaker.files.packing import pack_extras
 from snapbreaker.files.policy import PathClass
 from snapbreaker.files.proof import TICK_NS
 from snapbreaker.guard.guard import Guard
+from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.paths import is_below, relative
 from snapbreaker.writers import Inode
 from snapbreaker_backends.filecopy.again import Again, Look
@@ -28,6 +29,7 @@ from snapbreaker_backends.filecopy.linker import ANY_SIZE, Linked, Linker
 from snapbreaker_backends.filecopy.links import LinkVault
 from snapbreaker_backends.filecopy.pack import PackWriter
 from snapbreaker_backends.filecopy.recorder import Recorder
+from snapbreaker_backends.filecopy.unheard import upper_directories
 from snapbreaker_backends.filecopy.workers import Counts, how_many, in_parallel
 
 # Of these everything is copied: they change in place, or are read by programs that refuse files with several links
@@ -47,6 +49,7 @@ class LinkingRecorder(Recorder):
         self._parts = [Bounds()]
         self._packed: dict[bytes, tuple[Entry, bytes]] = {}  # what was copied in the first walk
         self._copied, self._small = _relative(volume, COPIED), _relative(volume, (STATE,))
+        self._copied += [path and path + b"/" for path in upper_directories(volume, read_mounts())]
 
     def close(self) -> None:
         super().close()

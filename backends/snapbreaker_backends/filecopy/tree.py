@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from snapbreaker.errors import CheckpointError, ContentLost
 from snapbreaker.files.content import plain_content
@@ -32,11 +32,13 @@ class LinkedTree(CopiedTree):
     """What a link keeps is the file's content only as long as nobody has changed it in place.
 
     That is known of each inode: the guard was watching, or its ctime is from a time when it was. What was
-    changed and not saved is lost: ContentLost, and never something else in its place.
+    changed and not saved is lost: ContentLost, and never something else in its place. Of what lies in a directory
+    of ``unheard`` the guard does not know everything (``unheard.py``).
     """
 
-    def __init__(self, path: str, pack: int, vault: str) -> None:
+    def __init__(self, path: str, pack: int, vault: str, unheard: Collection[bytes] = ()) -> None:
         super().__init__(path, pack)
+        self._unheard = [path and path + b"/" for path in unheard]
         self._links = LinkVault(vault)
         self._saved = SavedFiles(vault)
         self._early = self._saved.early
@@ -122,8 +124,11 @@ class LinkedTree(CopiedTree):
         if now.ctime_ns == entry.ctime_ns or entry.ino in self._proven:
             return ""
         watch = self._watched()
-        if now.ctime_ns < watch.until_ns or (watch.orderly and now.mtime_ns == entry.mtime_ns):
+        heard = not any(entry.path.startswith(one) for one in self._unheard)
+        if (heard and now.ctime_ns < watch.until_ns) or (watch.orderly and now.mtime_ns == entry.mtime_ns):
             return ""
+        if not heard:
+            return "a container may have changed it in place, which this kernel does not tell the guard"
         if watch.orderly:
             return "it was changed in place when nobody guarded it"
         return "it was touched after the guard had died, and may have been changed in place"
