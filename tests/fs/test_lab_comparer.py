@@ -181,3 +181,15 @@ def test_command_line(ext4: LoopFilesystem, tmp_path: Path) -> None:
     result = subprocess.run([*call, "diff", ext4.path, tmp_path / "saved"], capture_output=True, text=True)
     assert result.returncode == 1
     assert "b'single': missing file" in result.stdout
+
+
+def test_a_huge_sparse_file_is_judged_at_once(filesystem: LoopFilesystem) -> None:
+    for name, offset in (("one", 1 << 40), ("other", (1 << 40) + 1)):
+        with (filesystem.path / name).open("wb") as file:
+            file.truncate(2 << 40)
+            file.seek(offset)
+            file.write(b"island")
+        os.utime(filesystem.path / name, ns=(0, 0))
+    one, other = (comparer.snapshot(filesystem.path)[name] for name in (b"one", b"other"))
+    assert one == other._replace(digest=one.digest)
+    assert one.digest != other.digest
