@@ -19,6 +19,9 @@ class Narrowed(Tree):
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
         inside, covered = below + b"/" if below else b"", b"\0"
         for path, entry, whole in self._paths:
+            if whole and below.startswith(path + b"/" if path else b""):
+                yield from self._tree.walk(below)
+                return
             if path.startswith(covered) or not (path == below or path.startswith(inside)):
                 continue
             if whole:

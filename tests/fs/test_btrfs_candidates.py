@@ -25,9 +25,9 @@ from tests.lab import hostile, subvolumes
 from tests.lab.loopfs import LoopFilesystem
 
 
-def differences(old: Tree, new: Tree, stored: Stored) -> list[tuple[bytes, Aspect]]:
+def differences(old: Tree, new: Tree, stored: Stored, below: bytes = b"") -> list[tuple[bytes, Aspect]]:
     proof = Proof.from_dict(stored.data["proof"])
-    return sorted((one.path, one.aspects) for one in diff(old, new, stored.policy, proof))
+    return sorted((one.path, one.aspects) for one in diff(old, new, stored.policy, proof, below))
 
 
 def assert_the_same(stored: Stored) -> set[bytes]:
@@ -35,7 +35,8 @@ def assert_the_same(stored: Stored) -> set[bytes]:
     with BACKEND.open(stored) as old, LiveTree(stored.volume.root, stored.policy) as live:
         found = old.candidates(live)
         assert found is not None
-        assert differences(*narrowed(old, live, found), stored) == differences(old, live, stored)
+        for below in (b"", b"a", b"a/b", b"c/a.b", b"d8/f1", b"d9"):
+            assert differences(*narrowed(old, live, found), stored, below) == differences(old, live, stored, below)
         return set(found)
 
 
