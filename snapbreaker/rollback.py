@@ -31,7 +31,7 @@ from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes
 from snapbreaker.system.rollback import SystemRollback
-from snapbreaker.trees import below, live_tree, pending, source
+from snapbreaker.trees import below, compared, live_tree, pending, source
 
 ATTEMPTS = 3  # something outside the run may write while files go back
 
@@ -245,7 +245,9 @@ class _VolumeRollback:
             assert isinstance(old, UndoSet)
             return old.verify(now, parts)
         policy, proof = self._volume.stored.policy, self._volume.proof
-        return [found for part in parts for found in verify(old, now, policy, proof, self._mine.touched, part)]
+        touched = self._mine.touched
+        one, other = compared(old, now, live, touched)
+        return [found for part in parts for found in verify(one, other, policy, proof, touched, part)]
 
 
 def told(root: str, error: OSError | SnapbreakerError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from snapbreaker import paths, roots, selection
 from snapbreaker.checkpoint.record import VolumeRecord
@@ -11,6 +11,7 @@ from snapbreaker.errors import RestoreError
 from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Change
 from snapbreaker.files.live import LiveTree
+from snapbreaker.files.narrowed import narrowed
 from snapbreaker.files.tree import Tree, sort_key
 from snapbreaker.files.undo import UndoSet
 from snapbreaker.files.watched import Watched
@@ -23,11 +24,22 @@ def pending(
 ) -> Iterable[Change]:
     """What differs between the live tree and the goal."""
     now = live if progress is silent else Watched(live, "compare", progress)
-    for part in below(volume, goal.paths):
-        if isinstance(old, UndoSet):
+    parts = below(volume, goal.paths)
+    if isinstance(old, UndoSet):
+        for part in parts:
             yield from old.changes(now, part)
-        else:
-            yield from diff(old, now, volume.stored.policy, volume.proof, part)
+    else:
+        one, other = compared(old, now, live)
+        for part in parts:
+            yield from diff(one, other, volume.stored.policy, volume.proof, part)
+
+
+def compared(old: Tree, now: Tree, live: LiveTree, touched: Collection[bytes] = ()) -> tuple[Tree, Tree]:
+    """What is to be walked to compare ``old`` with ``now``, which shows ``live``: less than all where the backend
+    knows where they may differ.
+    """
+    candidates = old.candidates(live)
+    return (old, now) if candidates is None else narrowed(old, now, candidates, touched)
 
 
 def source(volume: VolumeRecord, undo: bool) -> Tree:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Self
 
 from snapbreaker.dataclass import dataclass
@@ -67,6 +67,12 @@ class Tree(ABC):
     @abstractmethod
     def content(self, entry: Entry) -> Content:
         """The bytes of a regular file. Raises ContentLost where they are gone."""
+
+    def candidates(self, live: Tree) -> Collection[bytes] | None:
+        """Paths at which ``live`` may differ from this tree, where that can be told without a walk; else None.
+        Nothing that is left out by either. A directory of another inode may differ in all below it.
+        """
+        return None
 
     def stands_for(self, entry: Entry, other: Entry) -> bool:
         """Whether ``other``, of the live tree, is proven to be the very file of ``entry`` with the same

@@ -54,7 +54,8 @@ class Subvolume:
     """What BTRFS_IOC_GET_SUBVOL_INFO tells of one subvolume. ``parent`` is 0 for the top level.
 
     ``generation`` is that of the last change of anything in it (ctransid: making a snapshot of it is none),
-    ``parent_uuid`` the snapshot's origin (all zeros: not a snapshot).
+    ``parent_uuid`` the snapshot's origin (all zeros: not a snapshot), ``made`` the generation that made it
+    (otransid): its origin's later changes have a later one.
     """
 
     id: int
@@ -63,6 +64,7 @@ class Subvolume:
     read_only: bool
     uuid: str
     parent_uuid: str
+    made: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,8 @@ def subvolume_info(fd: int) -> Subvolume:
     answer = bytearray(_SUBVOL_INFO.size)
     fcntl.ioctl(fd, _GET_SUBVOL_INFO, answer)
     fields = _SUBVOL_INFO.unpack(answer)
-    identity, _, parent, _, _, flags, uuid, parent_uuid, _, changed = fields[:10]
-    return Subvolume(identity, parent, changed, bool(flags & _ROOT_READ_ONLY), uuid.hex(), parent_uuid.hex())
+    identity, _, parent, _, _, flags, uuid, parent_uuid, _, changed, made = fields[:11]
+    return Subvolume(identity, parent, changed, bool(flags & _ROOT_READ_ONLY), uuid.hex(), parent_uuid.hex(), made)
 
 
 def path_in_subvolume(fd: int) -> bytes:

@@ -19,6 +19,7 @@ from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.swaps import active_swap_files
 from snapbreaker.paths import is_below, relative
 from snapbreaker_backends.btrfs import marker
+from snapbreaker_backends.btrfs.candidates import Since
 from snapbreaker_backends.btrfs.enumeration import nested_subvolumes
 from snapbreaker_backends.btrfs.view import SnapshotTree
 
@@ -79,7 +80,10 @@ class BtrfsBackend(Backend):
             root = os.fsencode(os.path.join(base, "0", inside))
             skip = [os.fsencode(relative(path, stored.volume.root)) for path in stored.volume.skip]
             sealed = {os.fsencode(one["path"]) for one in stored.data["snapshots"] if one["read_only"]}
-            tree = SnapshotTree(root, stored.policy, skip, tops, sealed)
+            since = {
+                os.fsencode(one["path"]): Since(one["origin"], one["made"]) for one in stored.data["snapshots"]
+            }
+            tree = SnapshotTree(root, stored.policy, skip, tops, sealed, os.fsencode(inside), since)
         except BaseException as error:
             for fd in tops.values():
                 os.close(fd)
@@ -178,6 +182,7 @@ def _recorded(destination: int, number: int, path: bytes, read_only: bool) -> di
         "uuid": info.uuid,
         "origin": info.parent_uuid,
         "generation": info.generation,
+        "made": info.made,
     }
 
 

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping
 from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.policy import Policy
+from snapbreaker.files.tree import Tree
+from snapbreaker_backends.btrfs.candidates import Since, candidates
 
 
 class SnapshotTree(LiveTree):
@@ -15,7 +17,8 @@ class SnapshotTree(LiveTree):
 
     ``tops`` are descriptors of the tops of the snapshots by relative path, the volume's root among them (``b""``)
     when it is the top of a subvolume. They belong to the tree from then on. ``sealed`` are the subvolumes that
-    were read-only themselves, which a read-only snapshot cannot show.
+    were read-only themselves, which a read-only snapshot cannot show. ``inside`` is where the volume's root lies
+    in its subvolume, ``since`` tells of each subvolume when it was snapshotted.
     """
 
     def __init__(
@@ -25,7 +28,10 @@ class SnapshotTree(LiveTree):
         skip: Collection[bytes],
         tops: Mapping[bytes, int],
         sealed: Collection[bytes],
+        inside: bytes,
+        since: Mapping[bytes, Since],
     ) -> None:
+        self._inside, self._since = inside, since
         nested = {path: fd for path, fd in tops.items() if path}
         self._top = tops.get(b"", -1)
         self._tops = dict(tops)
@@ -35,6 +41,9 @@ class SnapshotTree(LiveTree):
     def details(self, entry: Entry) -> Details:
         found = super().details(entry)
         return found._replace(read_only=entry.path in self._sealed) if entry.subvolume else found
+
+    def candidates(self, live: Tree) -> Collection[bytes] | None:
+        return candidates(self, live, self._inside, self._since) if isinstance(live, LiveTree) else None
 
     def subvolume_fd(self, path: bytes) -> int | None:
         """The top of the read-only snapshot of the subvolume at ``path``; the caller closes it."""

@@ -1,0 +1,100 @@
+"""Where a volume may differ from its snapshots, as the filesystem knows it.
+
+An inode that was changed tells it by the generation of its item, whatever happened to the times of the file. A
+name that came or went has changed its directory, so the listings of changed directories tell the rest. `btrfs send
+--no-data` finds the same by comparing both trees, but needs a snapshot of the live side and a program, and speaks
+of paths that exist on neither side (orphans).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+from snapbreaker.files.live import LiveTree
+from snapbreaker.linux import btrfs
+from snapbreaker.linux.btrfs_search import TooManyPathsError, changed_inodes, names_in, paths_of
+from snapbreaker.linux.inode import syncfs
+
+
+class Since(NamedTuple):
+    """A subvolume when it was snapshotted: its uuid, and the generation in which that was."""
+
+    origin: str
+    generation: int
+
+
+def candidates(
+    old: LiveTree, live: LiveTree, inside: bytes, subvolumes: Mapping[bytes, Since]
+) -> set[bytes] | None:
+    """Paths at which the two may differ; None where that cannot be told. ``inside`` is where the volume's root lies
+    in its subvolume, ``subvolumes`` are those of the snapshots by path.
+    """
+    changed: dict[bytes, bool] = {}
+    try:
+        syncfs(live.root_fd)
+        for path, since in subvolumes.items():
+            changed[path] = True
+            if path:
+                changed |= _in_nested(live, path, since)
+            elif btrfs.subvolume_info(live.root_fd).uuid == since.origin:
+                changed |= _changed(live.root_fd, since.generation, b"", inside)
+            else:
+                return None
+        directories = sorted(path for path, is_directory in changed.items() if is_directory)
+        names = [name for path in directories for name in _other_names(old, live, path)]
+    except (OSError, TooManyPathsError):
+        return None
+    return {*changed, *names}
+
+
+def _in_nested(live: LiveTree, path: bytes, since: Since) -> dict[bytes, bool]:
+    """Nothing for one that is gone: then all of it is compared, for its path is."""
+    entry = live.lookup(path)
+    if entry is None or not entry.subvolume:
+        return {}
+    fd = live.open_entry(entry)
+    try:
+        if btrfs.subvolume_info(fd).uuid != since.origin:
+            raise OSError(errno.ESTALE, "another subvolume")
+        return _changed(fd, since.generation, path, b"")
+    finally:
+        os.close(fd)
+
+
+def _changed(fd: int, generation: int, path: bytes, inside: bytes) -> dict[bytes, bool]:
+    """The paths of what has changed in one subvolume, and whether each is a directory."""
+    found = {}
+    above = inside + b"/" if inside else b""
+    for inode, mode in changed_inodes(fd, generation):
+        if inode == btrfs.ROOT_INODE:
+            names = [b""]
+        else:
+            names = []
+            with suppress(FileNotFoundError):  # deleted since; its directory has changed too
+                names = paths_of(fd, inode)
+        for name in names:
+            if name == inside:
+                found[path] = stat.S_ISDIR(mode)
+            elif name.startswith(above):
+                found[(path + b"/" if path else b"") + name[len(above) :]] = stat.S_ISDIR(mode)
+    return found
+
+
+def _other_names(old: LiveTree, live: LiveTree, path: bytes) -> set[bytes]:
+    """Of a directory that is on both sides, the names that are not the same there."""
+    then, now = old.lookup(path), live.lookup(path)
+    if then is None or now is None or not then.is_dir or not now.is_dir:
+        return set()
+    listed = []
+    for tree, entry in ((old, then), (live, now)):
+        fd = tree.open_entry(entry)
+        try:
+            listed.append(names_in(fd).items())
+        finally:
+            os.close(fd)
+    return {(path + b"/" if path else b"") + name for name, _ in listed[0] ^ listed[1]}

@@ -1,0 +1,76 @@
+"""A comparison of two trees at those paths only at which they may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.tree import Content, Tree, sort_key
+
+
+class Narrowed(Tree):
+    """``tree`` at ``paths``, sorted, none twice: the entry of each (None: not there), and whether all below it is
+    read and shown too. Closes nothing.
+    """
+
+    def __init__(self, tree: Tree, paths: list[tuple[bytes, Entry | None, bool]]) -> None:
+        self._tree, self._paths = tree, paths
+
+    def walk(self, below: bytes = b"") -> Iterator[Entry]:
+        inside, covered = below + b"/" if below else b"", b"\0"
+        for path, entry, whole in self._paths:
+            if whole and below.startswith(path + b"/" if path else b""):
+                yield from self._tree.walk(below)
+                return
+            if path.startswith(covered) or not (path == below or path.startswith(inside)):
+                continue
+            if whole:
+                covered = path + b"/" if path else b""
+                yield from self._tree.walk(path)
+            elif entry is not None:
+                yield entry
+
+    def lookup(self, path: bytes) -> Entry | None:
+        return self._tree.lookup(path)
+
+    def details(self, entry: Entry) -> Details:
+        return self._tree.details(entry)
+
+    def content(self, entry: Entry) -> Content:
+        return self._tree.content(entry)
+
+    def stands_for(self, entry: Entry, other: Entry) -> bool:
+        return self._tree.stands_for(entry, other)
+
+
+def narrowed(
+    old: Tree, new: Tree, candidates: Collection[bytes], touched: Iterable[bytes] = ()
+) -> tuple[Tree, Tree]:
+    """Both, so that a comparison of the two finds what one of ``old`` and ``new`` finds, when nothing differs but
+    at ``candidates`` and below directories there that are not the same on both sides. ``touched`` are shown
+    anyway, with the directories above.
+    """
+    olds, news = [], []
+    for path in sorted({*candidates, *_above(touched)}, key=sort_key):
+        then, now = old.lookup(path), new.lookup(path)
+        whole = _goes_whole(then, now)
+        olds.append((path, then, whole))
+        news.append((path, now, whole))
+    return Narrowed(old, olds), Narrowed(new, news)
+
+
+def _above(paths: Iterable[bytes]) -> Iterator[bytes]:
+    for path in paths:
+        yield path
+        while path:
+            path = path.rpartition(b"/")[0]
+            yield path
+
+
+def _goes_whole(old: Entry | None, new: Entry | None) -> bool:
+    """Whether what lies below may differ although nothing there has changed."""
+    if not (old is not None and old.is_dir) and not (new is not None and new.is_dir):
+        return False
+    return (
+        old is None or new is None or (old.ino, old.is_dir, old.subvolume) != (new.ino, new.is_dir, new.subvolume)
+    )
