@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from snapbreaker.dataclass import dataclass
@@ -112,11 +113,26 @@ class _Builder:
 
     def records(self, changes: Iterable[Change]) -> list[Record]:
         records = {change.path: self._record(change) for change in changes}
-        for path in list(records):
-            above = path.rpartition(b"/")[0]
-            if path and above not in records and (entry := self._old.lookup(above)) is not None:
-                records[above] = Record(above, Kind.CONTEXT, Aspect.NONE, entry)
+        for entry in self._around(records):
+            records.setdefault(entry.path, Record(entry.path, Kind.CONTEXT, Aspect.NONE, entry))
         return list(records.values())
+
+    def _around(self, paths: Collection[bytes]) -> list[Entry]:
+        """The directories whose mtime a restore of ``paths`` moves: those that hold them, and the top of each
+        subvolume, where its slots are made.
+        """
+        lookup = functools.cache(self._old.lookup)
+        found = {above: lookup(above) for above in (path.rpartition(b"/")[0] for path in paths if path)}
+        climbed: set[bytes] = set()
+        for above in list(found):
+            while above not in climbed:
+                climbed.add(above)
+                entry = lookup(above)
+                if entry is not None and entry.subvolume:
+                    found[above] = entry
+                    break
+                above = above.rpartition(b"/")[0]
+        return [entry for entry in found.values() if entry is not None]
 
     def _record(self, change: Change) -> Record:
         path, entry = change.path, change.old
