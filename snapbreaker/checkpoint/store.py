@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from snapbreaker.checkpoint.record import Record
@@ -46,7 +47,7 @@ class Store:
             ) from error
 
     def new(self) -> Record:
-        """An empty record with the next id."""
+        """An empty record with the next id. Raises CheckpointError, and leaves nothing then."""
         self.prepare()
         while True:
             sequence = self._next_sequence()
@@ -57,7 +58,12 @@ class Store:
                 continue
             except OSError as error:
                 raise CheckpointError(f"cannot make the record {path}: {error.strerror}") from error
-            write_file(str(self.path / "sequence"), b"%d\n" % sequence)
+            try:
+                write_file(str(self.path / "sequence"), b"%d\n" % sequence)
+            except OSError as error:
+                with suppress(OSError):
+                    path.rmdir()
+                raise CheckpointError(f"cannot write to the store {self.path}: {error.strerror}") from error
             return Record(path)
 
     def records(self) -> list[Record]:

@@ -20,6 +20,7 @@ from snapbreaker.volumes import discover
 from snapbreaker_backends.btrfs import BtrfsBackend, enumeration
 from snapbreaker_backends.btrfs.view import SnapshotTree
 from tests import comparer
+from tests.lab import inodes
 from tests.lab.loopfs import LoopFilesystem
 
 BACKEND = BtrfsBackend()
@@ -174,6 +175,17 @@ def test_discard_removes_everything_and_again(tree: Path) -> None:
     os.removedirs(stored.vault)
     after = comparer.snapshot(tree)
     assert [line for line in comparer.differences(before, after) if "mtime" not in line] == []
+
+
+@pytest.mark.parametrize("flag", [inodes.IMMUTABLE, inodes.APPEND])
+def test_discard_of_a_snapshot_that_took_such_a_flag_along(tree: Path, flag: int) -> None:
+    inner = tree / "directory/inner"
+    inodes.add_flags(inner, flag)
+    stored = checkpoint(tree)
+    BACKEND.discard(stored.volume, stored.vault, stored.record)
+    assert os.listdir(stored.vault) == []
+    assert inodes.flags(inner) & flag
+    inodes.set_flags(inner, 0)
 
 
 def test_discard_of_a_partly_made_checkpoint(tree: Path) -> None:

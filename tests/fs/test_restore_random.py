@@ -1,152 +1,98 @@
-"""Random trees, changed at random: restored exactly from a copy, from the undo set, and back again."""
+"""Random trees, changed at random by several processes: whatever was done, the checkpoint comes back exactly.
+
+By the real backends, from the checkpoint itself, and after a commit from the undo set, and back again. Longer, and
+with other examples each time: ``SNAPBREAKER_SOAK=20 pytest tests/fs/test_restore_random.py``.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
-import shutil
-import stat
-import tempfile
-from collections.abc import Callable
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
-from snapbreaker.files.diff import diff
-from snapbreaker.files.displaced import Displaced
-from snapbreaker.files.live import LiveTree
-from snapbreaker.files.policy import Policy
-from snapbreaker.files.proof import Proof
-from snapbreaker.files.restore import restore
-from snapbreaker.files.stage import Stage, remove_attempts
-from snapbreaker.files.tree import Tree
-from snapbreaker.files.undo import UndoSet, build_undo
+from snapbreaker.commit import Committed
+from snapbreaker.files import bounds, manifest_writer
+from snapbreaker.outcome import Outcome
 from tests import comparer
-from tests.fs.recording import record, recorded
-from tests.lab.loopfs import LoopFilesystem
+from tests.fs.checkpointed import Checkpointed
+from tests.fs.conftest import MakeFilesystem
+from tests.lab.operations import Operation, apply, apply_in_processes
+from tests.lab.random_operations import examples, steps
 
-NAMES = [b"a", b"b", b"c", b"new\nline", b"\xff\xfe", b"a.b", b"a-"]
-PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map(b"/".join)
-NULL_AND_ZERO = [os.makedev(1, 3), os.makedev(1, 5)]
-NUMBERS = st.integers(0, 5)
+# (filesystem, backend, whether a guard may be used): links, clones, snapshots, and copies of every byte.
+GROUNDS = [("ext4", None, True), ("xfs", None, True), ("btrfs", None, True), ("ext4", "filecopy", False)]
+EXAMPLES = 30  # on each
+MOUNTED = b"mounted"  # a directory with a mount point in it, which nothing renames
 
-
-def make_file(path: bytes, number: int) -> None:
-    with _regular(path, os.O_CREAT | os.O_TRUNC) as file:
-        file.write(b"%d" % number * (1 + 5000 * (number % 2)))
-        file.truncate(file.tell() + (200_000 if number == 3 else 0))
-
-
-def edit(path: bytes, number: int) -> None:
-    with _regular(path, 0) as file:
-        file.write(b"edited %d" % number)
+SEED = steps(40)
+CHANGES = st.lists(steps(25), min_size=1, max_size=3)  # by so many processes
 
 
-def _regular(path: bytes, flags: int) -> BinaryIO:
-    """Never a fifo, which would block, nor a device, which would act."""
-    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-        raise FileExistsError
-    return open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o644), "wb")
+@pytest.fixture(autouse=True)
+def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done in parts where a tree is large is done so here too."""
+    monkeypatch.setattr(bounds, "_SMALL", 0)
+    monkeypatch.setattr("snapbreaker.files.walk._WORTH_KNOWING", 1)
+    monkeypatch.setattr(manifest_writer, "RECORDS_PER_BLOCK", 4)
+    monkeypatch.setattr("snapbreaker_backends.filecopy.again.RECORDS_PER_BLOCK", 4)
 
 
-def remove(path: bytes, number: int) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
-
-
-def attribute(path: bytes, number: int) -> None:
-    if number:
-        os.setxattr(path, "user.random", b"%d" % number, follow_symlinks=False)
-    else:
-        os.removexattr(path, "user.random", follow_symlinks=False)
-
-
-SIMPLE: list[Callable[[bytes, int], Any]] = [
-    make_file,
-    edit,
-    remove,
-    attribute,
-    lambda path, number: os.mkdir(path),
-    lambda path, number: os.symlink(NAMES[number], path),
-    lambda path, number: os.mkfifo(path),
-    lambda path, number: os.mknod(path, 0o20600, NULL_AND_ZERO[number % 2]),
-    lambda path, number: os.chmod(path, 0o4600 + number),
-    lambda path, number: os.chown(path, number, number, follow_symlinks=False),
-    lambda path, number: os.utime(path, ns=(0, number - 2), follow_symlinks=False),
-]
-PAIRS: list[Callable[[bytes, bytes], Any]] = [
-    lambda one, other: os.link(one, other, follow_symlinks=False),
-    os.rename,
-]
-STEP = st.one_of(
-    st.tuples(st.sampled_from(SIMPLE), PATHS, NUMBERS),
-    st.tuples(st.sampled_from(PAIRS), PATHS, PATHS),
-)
-STEPS = st.lists(STEP, max_size=40)
-
-
-def apply(root: bytes, steps: list[tuple[Callable[..., Any], bytes, Any]]) -> None:
-    for action, path, argument in steps:
-        if isinstance(argument, bytes):
-            argument = root + b"/" + argument
-        try:
-            action(root + b"/" + path, argument)
-        except (OSError, shutil.Error):
-            continue  # most random steps are not possible
-
-
-def put_back(old: Tree, root: Path, vault: Path) -> None:
-    with LiveTree(str(root)) as live:
-        changes = diff(old, live, Policy(), Proof.none())
-        assert restore(old, live, changes, Stage(str(vault))).failures == ()
-
-
-@settings(
-    max_examples=60,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(seed=STEPS, change=STEPS)
-def test_random_changes(xfs: LoopFilesystem, seed: list[Any], change: list[Any]) -> None:
-    work = Path(tempfile.mkdtemp(dir=xfs.path))
-    root, vault, record_dir = work / "scope", work / "vault", work / "record"
-    for directory in (root, vault, record_dir):
-        directory.mkdir()
-    try:
-        apply(os.fsencode(root), seed)
-        before = comparer.snapshot(root)
-        with LiveTree(str(root)) as live:
-            record(live, record_dir)
-        apply(os.fsencode(root), change)
-        after = comparer.snapshot(root)
-        with recorded(record_dir) as old, LiveTree(str(root)) as live:
-            changes = list(diff(old, live, Policy(), Proof.none()))
-            build_undo(old, live, changes, str(vault), str(record_dir)).close()
-            put_back(old, root, vault)
-        assert comparer.differences(before, comparer.snapshot(root)) == []
-        if changes:
-            _there_and_back(root, vault, record_dir, before, after)
-    finally:
-        shutil.rmtree(work)
-
-
-def _there_and_back(
-    root: Path, vault: Path, record_dir: Path, before: dict[bytes, Any], after: dict[bytes, Any]
+@pytest.mark.parametrize(("fstype", "backend", "guarded"), GROUNDS, ids=["links", "clones", "snapshots", "copies"])
+def test_random_changes(
+    make_filesystem: MakeFilesystem, tmp_path: Path, fstype: str, backend: str | None, guarded: bool
 ) -> None:
-    """Undo the restore, then the change by the undo set alone."""
-    with LiveTree(str(root)) as live:
-        with Displaced.open(str(vault), 1, live) as redo:
-            assert isinstance(redo, Displaced)
-            assert restore(redo, live, redo.changes(live), Stage(str(vault))).failures == ()
-        assert comparer.differences(after, comparer.snapshot(root)) == []
-        remove_attempts(str(vault), live.root_fd)
-        with UndoSet.open(str(record_dir), str(vault)) as undo:
-            assert isinstance(undo, UndoSet)
-            assert undo.conflicts(live) == []
-            assert restore(undo, live, undo.changes(live), Stage(str(vault))).failures == ()
-            assert undo.verify(live) == []
-        assert comparer.differences(before, comparer.snapshot(root)) == []
+    filesystem = make_filesystem(fstype)
+    numbers = itertools.count()
+
+    @examples(EXAMPLES)
+    @given(seed=SEED, changes=CHANGES, stays=st.booleans())
+    def attempt(seed: list[Operation], changes: list[list[Operation]], stays: bool) -> None:
+        number = next(numbers)
+        root = filesystem.path / f"scope-{number}"
+        (root / os.fsdecode(MOUNTED) / "point").mkdir(parents=True)
+        with mounted(root / os.fsdecode(MOUNTED) / "point"):
+            apply(os.fsencode(root), seed, MOUNTED)
+            checkpoint = Checkpointed(root, tmp_path / str(number), backend, guarded)
+            try:
+                judge(checkpoint, changes, stays)
+            finally:
+                checkpoint.discard()
+
+    attempt()
+
+
+def judge(checkpoint: Checkpointed, changes: list[list[Operation]], stays: bool) -> None:
+    before = checkpoint.facts()
+    checkpoint.begin()
+    apply_in_processes(os.fsencode(checkpoint.root), changes, MOUNTED)
+    after = checkpoint.facts()
+    if not stays:
+        assert_exact(checkpoint.halt(), before, checkpoint)
+        return
+    assert isinstance(checkpoint.commit(), Committed)
+    assert comparer.differences(after, checkpoint.facts()) == []
+    assert_exact(checkpoint.undo(), before, checkpoint)
+    assert_exact(checkpoint.redo(), after, checkpoint)
+    assert_exact(checkpoint.undo(), before, checkpoint)
+
+
+def assert_exact(outcome: Outcome, expected: dict[bytes, comparer.Facts], checkpoint: Checkpointed) -> None:
+    """The independent judge first: what the outcome says must be true."""
+    assert comparer.differences(expected, checkpoint.facts()) == []
+    assert outcome.verified, (outcome.errors, outcome.volumes)
+
+
+@contextmanager
+def mounted(point: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "none", point], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", point], check=True)

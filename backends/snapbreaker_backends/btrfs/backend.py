@@ -15,6 +15,7 @@ from snapbreaker.files.diff import Proof
 from snapbreaker.files.policy import Policy
 from snapbreaker.files.tree import Tree
 from snapbreaker.linux import btrfs
+from snapbreaker.linux.inode import set_flags
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.swaps import active_swap_files
 from snapbreaker.paths import is_below, relative
@@ -103,7 +104,7 @@ class BtrfsBackend(Backend):
         with _closing(fd):
             for name in os.listdir(fd):
                 with suppress(FileNotFoundError):
-                    btrfs.delete_subvolume(fd, os.fsencode(name))
+                    _delete(fd, os.fsencode(name))
         with suppress(FileNotFoundError):
             os.rmdir(os.path.join(vault, _SNAPSHOTS))
 
@@ -115,6 +116,16 @@ class BtrfsBackend(Backend):
 
     def clear_marker(self, volume: Volume) -> None:
         marker.clear_marker(volume)
+
+
+def _delete(directory: int, name: bytes) -> None:
+    try:
+        btrfs.delete_subvolume(directory, name)
+    except PermissionError:  # its top is immutable or append-only, as that of the subvolume was
+        with _closing(os.open(name, _DIRECTORY, dir_fd=directory)) as top:
+            btrfs.set_read_only(top, False)
+            set_flags(top, 0)
+        btrfs.delete_subvolume(directory, name)
 
 
 def _refusals(volume: Volume) -> Iterator[Reason]:

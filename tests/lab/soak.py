@@ -1,0 +1,22 @@
+"""How long random tests go on: SNAPBREAKER_SOAK=N makes N times as many attempts, with another seed each time."""
+
+from __future__ import annotations
+
+import os
+import random
+
+FACTOR = max(1, int(os.environ.get("SNAPBREAKER_SOAK") or 1))
+IS_LONG = FACTOR > 1
+
+
+def times(count: int) -> int:
+    """How many attempts to make of what is tried ``count`` times in an ordinary run."""
+    return count * FACTOR
+
+
+def dice(seed: int) -> random.Random:
+    """The same in each ordinary run. A long one prints its seed, which SNAPBREAKER_SEED sets."""
+    if IS_LONG:
+        seed = int(os.environ.get("SNAPBREAKER_SEED") or random.randrange(1 << 32))
+        print(f"SNAPBREAKER_SEED={seed}")
+    return random.Random(seed)
