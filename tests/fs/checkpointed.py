@@ -34,10 +34,11 @@ Facts = dict[bytes, comparer.Facts]
 
 
 class Quiet:
-    """A narrator that tells nobody, and remembers what went wrong."""
+    """A narrator that tells nobody, and remembers the last report and what went wrong."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []
+        self.report: Report | None = None
 
     def starting(self, verb: str, request: Request) -> None: ...
     def progress(self, phase: str, entries: int, octets: int = 0) -> None: ...
@@ -45,9 +46,11 @@ class Quiet:
     def running(self, record: Record, pid: int) -> None: ...
     def confirming(self, record: Record, seconds: float) -> None: ...
     def tripped(self, record: Record, story: Story) -> None: ...
-    def finished(self, report: Report) -> None: ...
     def relays(self) -> Mapping[str, Relay] | None:
         return None
+
+    def finished(self, report: Report) -> None:
+        self.report = report
 
     def failed(self, error: SnapbreakerError) -> None:
         self.failures.append(str(error))
@@ -96,6 +99,8 @@ class Checkpointed:
         quiet = Quiet()
         code = recover(self.store, quiet)
         assert quiet.failures == []
+        if code:
+            print(quiet.report)
         return code
 
     def found(self) -> Record | None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,9 @@ def processes(marker: bytes) -> Iterator[int]:
 def marks(device: int) -> Iterator[str]:
     """The fanotify marks of a filesystem (proc_pid_fdinfo(5))."""
     wanted = f"sdev:{os.major(device) << 20 | os.minor(device):x} "
-    for info in Path("/proc").glob("[0-9]*/fdinfo/*"):
-        try:
-            text = info.read_text()
-        except OSError:
-            continue
-        if "fanotify sdev:" in text and wanted in text:
-            yield str(info)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            for info in (process / "fdinfo").iterdir():
+                text = info.read_text()
+                if "fanotify sdev:" in text and wanted in text:
+                    yield str(info)

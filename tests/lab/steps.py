@@ -32,12 +32,13 @@ class Steps:
     """``act`` is called ahead of step ``at``, the first is 1; 0: only count. ``trail`` are their names."""
 
     def __init__(self, at: int = 0, act: Callable[[], None] = lambda: None) -> None:
-        self.at, self.act, self.trail = at, act, [""]
+        self.at, self.act = at, act
+        self.trail: list[str] = []
         self._process = os.getpid()
 
     @property
     def count(self) -> int:
-        return len(self.trail) - 1
+        return len(self.trail)
 
     def take(self, name: str) -> None:
         if os.getpid() != self._process:

@@ -24,6 +24,7 @@ from snapbreaker_backends.filecopy.recorder import Recorder
 from snapbreaker_backends.filecopy.space import allocated, free, shown
 from snapbreaker_backends.filecopy.tree import CopiedTree, LinkedTree
 from snapbreaker_backends.filecopy.unheard import container_stores
+from snapbreaker_backends.filecopy.vouched import VOUCHED
 
 _PACK = "content.pack"  # in the vault
 _MANIFEST = "manifest"  # in the record
@@ -118,7 +119,7 @@ class FilecopyBackend(Backend):
     def discard(self, volume: Volume, vault: str, record: str) -> None:
         pack, manifest = _places(vault, record)
         remove_links(vault)
-        saved = [os.path.join(vault, name) for name in (LOG, BEAT, *PACKS)]
+        saved = [os.path.join(vault, name) for name in (LOG, BEAT, VOUCHED, *PACKS)]
         names = os.listdir(record) if os.path.isdir(record) else []
         parts = [os.path.join(record, name) for name in names if name.startswith(_MANIFEST + ".")]
         for path in (pack, manifest, *parts, *saved):

@@ -12,6 +12,7 @@ from snapbreaker.files.manifest import ManifestTree
 from snapbreaker.files.tree import Content
 from snapbreaker.guard.saved import Saved, SavedFiles, Watch
 from snapbreaker_backends.filecopy.links import LinkVault, name_of
+from snapbreaker_backends.filecopy.vouched import Vouched
 
 
 class CopiedTree(ManifestTree):
@@ -44,11 +45,13 @@ class LinkedTree(CopiedTree):
         self._early = self._saved.early
         self._watch: Watch | None = None
         self._proven: set[int] = set()
+        self._vouched = Vouched(vault)
 
     def close(self) -> None:
         super().close()
         self._links.close()
         self._saved.close()
+        self._vouched.close()
 
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
         return map(self._corrected, super().walk(below)) if self._early else super().walk(below)
@@ -125,7 +128,13 @@ class LinkedTree(CopiedTree):
             return ""
         watch = self._watched()
         heard = not any(entry.path.startswith(one) for one in self._unheard)
-        if (heard and now.ctime_ns < watch.until_ns) or (watch.orderly and now.mtime_ns == entry.mtime_ns):
+        if watch.orderly and now.mtime_ns == entry.mtime_ns:
+            return ""
+        if heard and now.ctime_ns < watch.until_ns:
+            if self._watch is not None:  # what is restored now is touched by us only
+                self._vouched.add(entry.ino, now.mtime_ns)
+            return ""
+        if watch.orderly and self._vouched.knows(entry.ino, now.mtime_ns):
             return ""
         if not heard:
             return "a container may have changed it in place, which this kernel does not tell the guard"
