@@ -122,6 +122,8 @@ def _in_place(change: Change, old: Tree, live: Tree, serving: dict[Inode, Inode]
     was, now = change.old, change.new
     if was is None or now is None or change.aspects & _ANEW or not (was.is_dir or was.is_file):
         return None
+    if was.is_file and _inode(was) != _inode(now) and old.holds_inode(now):
+        return None  # with another one's metadata it could no longer prove what it held itself
     if change.aspects & Aspect.LINKS and serving.get(_inode(was)) != _inode(now):
         return None
     details, present = old.details(was), live.details(now)

@@ -86,6 +86,10 @@ class Tree(ABC):
         """
         return None
 
+    def holds_inode(self, now: Entry) -> bool:
+        """Whether the live file ``now`` is one that this tree shows, somewhere: it must not become another one."""
+        return False
+
     def close(self) -> None:  # noqa: B027
         """Let go of descriptors."""
 

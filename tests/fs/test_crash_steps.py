@@ -126,8 +126,8 @@ class Ground:
         work: Callable[[Steps], int],
         choose: Callable[[list[str]], list[int]] = some,
     ) -> Iterator[int]:
-        """``work`` in a process, again for each step that is chosen, with ``act`` before it; its exit codes. First it
-        is done undisturbed to learn the steps, which is an attempt too.
+        """``work`` in a process, again for each step that is chosen, with ``act`` before it; its exit codes. The
+        first time undisturbed, to learn the steps: that is an attempt too.
         """
         (self.home / "trail").touch()
         yield in_child(lambda: self._attempt(Steps(), work))

@@ -73,6 +73,13 @@ class LinkVault:
         """A descriptor for reading. Raises OSError."""
         return os.open(name_of(inode), _FILE, dir_fd=self.fd)
 
+    def has(self, inode: int) -> bool:
+        try:
+            os.stat(name_of(inode), dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def close(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)

@@ -94,6 +94,9 @@ class LinkedTree(CopiedTree):
         finally:
             os.close(fd)
 
+    def holds_inode(self, now: Entry) -> bool:
+        return self._links.has(now.ino)
+
     def _open(self, entry: Entry) -> int:
         fd = self._linked(entry)
         try:
