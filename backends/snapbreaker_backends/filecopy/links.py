@@ -21,7 +21,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
 # Immutable or append-only files, too many links, another mount or project, no name left or no CAP_DAC_READ_SEARCH:
 # such a file is copied.
 _CANNOT = frozenset({errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOENT})
-_SHIFT = 8  # 256 numbers share a directory
+_SHIFT = 7  # 128 numbers share a directory
 
 
 class LinkVault:
