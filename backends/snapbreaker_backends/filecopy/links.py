@@ -53,10 +53,12 @@ class LinkVault:
         self.inodes.add(inode)
         return True
 
-    def remove(self, inode: int) -> None:
+    def remove_stranger(self, inode: int) -> None:
+        """Where the file that was linked under this number is another one."""
         with suppress(FileNotFoundError):
-            os.unlink(name_of(inode), dir_fd=self.fd)
-        self.inodes.discard(inode)
+            if os.stat(name_of(inode), dir_fd=self.fd, follow_symlinks=False).st_ino != inode:
+                os.unlink(name_of(inode), dir_fd=self.fd)
+                self.inodes.discard(inode)
 
     def load(self) -> InodeSet:
         """Learn from the directories what it holds."""
