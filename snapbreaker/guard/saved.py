@@ -1,14 +1,14 @@
 """What a guard has saved, as it lies in the vault: ``guard.log``, and the content in ``saved.0`` and ``saved.1``.
 
-The log has a JSON object a line, each with a checksum before it; a line counts when it is whole. It is on
-disk, and so is the content, before the writer that it was saved from gets the file.
+The log has a JSON object a line, each with a checksum before it; a line counts when it is whole. Log and content
+are written before the writer that a file was saved from gets it, and on disk within about ``SYNC`` seconds, which
+a line ``safe`` tells. After a power cut what was saved later does not count; a file changed later is lost.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import time
 import zlib
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from snapbreaker.linux.process import Identity, boot_id, is_alive
 
 LOG, BEAT = "guard.log", "guard.beat"
 PACKS = ("saved.0", "saved.1")
+SYNC = 0.1  # s
 _NEVER_ENDS = 1 << 127
 _COARSE_NS = 2 * TICK_NS  # a ctime may be that much older than the change
 
@@ -43,18 +44,22 @@ class Watch(NamedTuple):
 
 
 class LogWriter:
-    """Appends lines; each is on disk when ``add`` returns. Raises OSError."""
+    """Appends lines. Raises OSError."""
 
     def __init__(self, vault: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self.fd = os.open(f"{vault}/{LOG}", flags, 0o600)
 
     def add(self, **line: Any) -> None:
+        """On disk when this returns."""
+        self.append(**line)
+        os.fdatasync(self.fd)
+
+    def append(self, **line: Any) -> None:
         data = json.dumps(line, separators=(",", ":")).encode()
         whole = b"%08x %s\n" % (zlib.crc32(data), data)
         if os.write(self.fd, whole) != len(whole):
             raise OSError(28, "the log of saved files could not be written whole")
-        os.fdatasync(self.fd)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -74,12 +79,18 @@ class SavedFiles:
         self.begun: dict[str, Any] = {}
         self._ready = False
         self._end: int | None = None
+        self._safe = 0
+        self._order: list[int] = []  # as they were saved
+        self._on_disk = 0  # so many of them
         self._packs: dict[int, int] = {}
         self._rest = b""
         self._log = -1
         with suppress(FileNotFoundError):
             self._log = os.open(f"{vault}/{LOG}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._read_on()
+        if self.begun and self.begun["boot"] != boot_id():
+            for inode in self._order[self._on_disk :]:
+                del self._files[inode]
 
     def get(self, inode: int) -> Saved | None:
         if inode not in self._files:
@@ -124,8 +135,7 @@ class SavedFiles:
         if self._end is not None:
             return Watch(self._end - _COARSE_NS, True)
         if self.begun["boot"] != boot_id():
-            # It ended with the machine: every writer that it had let go was saved from before.
-            return Watch(_booted_ns(), True)
+            return Watch(self._safe - _COARSE_NS, True)  # it ended with the machine
         guardian = self.guardian
         if guardian is not None and is_alive(guardian):
             return Watch(_NEVER_ENDS, True)
@@ -150,19 +160,19 @@ class SavedFiles:
         if "inode" in line:
             extents = tuple(Extent(*one) for one in line["extents"])
             saved = Saved(line["size"], line["mtime_ns"], line["pack"], extents, not self._ready)
-            self._files.setdefault(line["inode"], saved)
+            if line["inode"] not in self._files:
+                self._files[line["inode"]] = saved
+                self._order.append(line["inode"])
         elif "lost" in line:
             self.lost[line["lost"]] = line["why"]
         elif "ready" in line:
             self._ready = True
+        elif "safe" in line:
+            self._safe, self._on_disk = line["safe"], line["saved"]
         elif "end" in line:
             self._end = line["end"]
         else:
             self.begun = line
-
-
-def _booted_ns() -> int:
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def _last_beat(vault: str) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from snapbreaker.files.tree import Extent
-from snapbreaker.guard.saved import PACKS, LogWriter
+from snapbreaker.guard.saved import PACKS, SYNC, LogWriter
 from snapbreaker.linux.clone import copy_range, data_ranges
 
 _LARGE = 8 << 20  # bytes; such files have a thread of their own, so that nobody waits behind one
 _BLOCK = 1 << 20
+_QUIET_ROUNDS = 20  # of ``SYNC`` after which the log is told that all is well though nothing was saved
 
 Done = Callable[[int, OSError | None], None]
 """Called by a thread when the file of an inode is safe, or with why it is not."""
@@ -28,10 +31,12 @@ class Saver:
         self._packs = [os.open(f"{vault}/{name}", flags, 0o600) for name in PACKS]
         self._queues: list[queue.SimpleQueue[tuple[int, int] | None]] = [queue.SimpleQueue() for _ in PACKS]
         self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(len(PACKS))]
+        self._saved = self._synced = 0  # how many files
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
+        threading.Thread(target=self._go_on_syncing, daemon=True).start()
 
     def save(self, inode: int, fd: int, size: int) -> None:
         """Queue an open file; its descriptor stays the caller's, and open until ``done``."""
@@ -45,6 +50,25 @@ class Saver:
     @property
     def at_work(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
+
+    def sync(self) -> None:
+        """Have all on disk that was saved until now, and say so in the log. Raises OSError."""
+        with self._writing:
+            began, count = time.time_ns(), self._saved
+        if count > self._synced:
+            for pack in self._packs:
+                os.fdatasync(pack)
+        self._log.add(safe=began, saved=count)
+        self._synced = count
+
+    def _go_on_syncing(self) -> None:
+        rounds = 0
+        while True:
+            time.sleep(SYNC)
+            rounds += 1
+            if self._saved > self._synced or rounds % _QUIET_ROUNDS == 0:
+                with suppress(OSError):
+                    self.sync()
 
     def _work(self, number: int) -> None:
         end = 0
@@ -63,15 +87,15 @@ class Saver:
             _copy(fd, start, stop - start, pack, end)
             extents.append(Extent(start, end, stop - start))
             end += stop - start
-        os.fdatasync(pack)
         with self._writing:
-            self._log.add(
+            self._log.append(
                 inode=inode,
                 size=facts.st_size,
                 mtime_ns=facts.st_mtime_ns,
                 pack=number,
                 extents=[[one.offset, one.source, one.length] for one in extents],
             )
+            self._saved += 1
         return end
 
 

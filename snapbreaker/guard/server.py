@@ -110,6 +110,7 @@ class Server:
                 self._saver.end()
                 ending, drained = True, False
                 deadline = time.monotonic() + CLOSING
+        self._saver.sync()
         self._log.add(end=self._seen)
 
     def sign(self) -> None:

@@ -336,9 +336,16 @@ def test_nested_subvolumes_are_copied_too(btrfs: LoopFilesystem, checkpoint: Vol
     assert Aspect.CONTENT in differences(stored)[b"nested/file"]
 
 
-def test_reasons_and_notes(ext4: LoopFilesystem, xfs: LoopFilesystem) -> None:
+def test_reasons_and_notes(ext4: LoopFilesystem, xfs: LoopFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = discover([str(ext4.path)]).volumes[0]
-    assert "copies at most" in BACKEND.availability(volume).notes[0]
+    notes = BACKEND.availability(volume).notes
+    assert "hard links" in notes[0]
+    assert "`checkpoint create` copies at most" in notes[1]
+    with monkeypatch.context() as context:
+        context.setattr("snapbreaker_backends.filecopy.backend.unavailable", lambda mountpoint: "no leases")
+        notes = BACKEND.availability(volume).notes
+        assert "each checkpoint copies at most" in notes[0]
+        assert notes[1].endswith("no leases")
     assert "reflink" in BACKEND.availability(discover([str(xfs.path)]).volumes[0]).notes[0]
     subprocess.run(["mount", "-o", "remount,ro", ext4.path], check=True)
     assert "read-only" in BACKEND.availability(volume).reasons[0].text

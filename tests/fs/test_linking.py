@@ -16,8 +16,9 @@ from snapbreaker.errors import CheckpointError
 from snapbreaker.files import bounds, manifest_writer
 from snapbreaker.files.live import LiveTree
 from snapbreaker.guard.guards import Guards
+from snapbreaker.linux.inode import link_fd
 from snapbreaker.volumes import discover
-from snapbreaker_backends.filecopy import FilecopyBackend
+from snapbreaker_backends.filecopy import FilecopyBackend, links
 from snapbreaker_backends.filecopy.linking import LinkingRecorder
 from tests.fs.conftest import MakeFilesystem
 
@@ -148,6 +149,27 @@ def test_a_helper_fails(root: Path, tmp_path: Path, guards: Guards, monkeypatch:
     with pytest.raises(CheckpointError, match="d30/f00: Input/output error"):
         create(root, tmp_path, guards)
     assert not os.listdir(tmp_path)
+
+
+def test_a_path_is_given_to_another_file(
+    root: Path, tmp_path: Path, guards: Guards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at its directory and the link: it would lie under a number that is not its own."""
+    done: list[bytes] = []
+    monkeypatch.setattr("snapbreaker_backends.filecopy.linking.how_many", lambda: 1)
+
+    def replaced(fd: int, directory: int, name: bytes) -> None:
+        if not done:
+            done.append(name)
+            other = os.open(root / "d20/f00", os.O_RDONLY)
+            try:
+                os.dup2(other, fd)
+            finally:
+                os.close(other)
+        link_fd(fd, directory, name)
+
+    monkeypatch.setattr(links, "link_fd", replaced)
+    assert_recorded(create(root, tmp_path, guards))
 
 
 def change(root: Path, choice: random.Random) -> None:

@@ -31,8 +31,8 @@ class Since(NamedTuple):
 def candidates(
     old: LiveTree, live: LiveTree, inside: bytes, subvolumes: Mapping[bytes, Since]
 ) -> set[bytes] | None:
-    """Paths at which the two may differ; None where that cannot be told. ``inside`` is where the volume's root lies
-    in its subvolume, ``subvolumes`` are those of the snapshots by path.
+    """Paths at which the two may differ; None where that cannot be told. ``inside`` is where the volume's root
+    lies in its subvolume, ``subvolumes`` are those of the snapshots by path.
     """
     changed: dict[bytes, bool] = {}
     try:

@@ -28,6 +28,7 @@ from snapbreaker_backends.filecopy.vouched import VOUCHED
 
 _PACK = "content.pack"  # in the vault
 _MANIFEST = "manifest"  # in the record
+_RATE = 150e6  # bytes/s of a copy, where nothing better is known
 _DIGEST = 32  # bytes at the end of a manifest
 _CLONING = frozenset({"xfs", "btrfs", "bcachefs"})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -167,10 +168,15 @@ def _refusals(volume: Volume) -> Iterator[Reason]:
 def _notes(volume: Volume) -> Iterator[str]:
     facts = os.statvfs(volume.mountpoint)
     used = (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+    copies = f"copies at most {shown(used)}, in about {used / _RATE:,.0f} s at {_RATE / 1e6:.0f} MB/s"
     if volume.fstype in _CLONING:
         yield f"copies share their data with the files where {volume.fstype} can (reflink)"
+    elif not (why := unavailable(volume.mountpoint)):
+        yield "a run keeps files by hard links, and a guard saves what is changed in place (docs/filecopy.md)"
+        yield f"`checkpoint create` {copies}; {shown(free(volume))} are free"
     else:
-        yield f"copies at most {shown(used)} for each checkpoint; {shown(free(volume))} are free"
+        yield f"each checkpoint {copies}; {shown(free(volume))} are free"
+        yield f"no hard links instead of copies: {why}"
     if kind(volume.fstype) is Kind.NETWORK:
         yield "what other machines write to it meanwhile is not held still"
 

@@ -100,7 +100,7 @@ class Linker:
         mode, ino, dev, nlink, uid, gid, size = facts[:7]
         if ino != inode or mode & 0o170000 != stat.S_IFREG:
             if not known:  # the path was given to another file just now, and that has the wrong number
-                self._links.remove(inode)
+                self._links.remove_stranger(inode)
             return True
         flags, project = get_flags_and_project(fd)
         xattrs = read_xattrs(fd)

@@ -21,7 +21,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
 # Immutable or append-only files, too many links, another mount or project, no name left or no CAP_DAC_READ_SEARCH:
 # such a file is copied.
 _CANNOT = frozenset({errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOENT})
-_SHIFT = 8  # 256 numbers share a directory
+_SHIFT = 7  # 128 numbers share a directory
 
 
 class LinkVault:
@@ -53,10 +53,12 @@ class LinkVault:
         self.inodes.add(inode)
         return True
 
-    def remove(self, inode: int) -> None:
+    def remove_stranger(self, inode: int) -> None:
+        """Where the file that was linked under this number is another one."""
         with suppress(FileNotFoundError):
-            os.unlink(name_of(inode), dir_fd=self.fd)
-        self.inodes.discard(inode)
+            if os.stat(name_of(inode), dir_fd=self.fd, follow_symlinks=False).st_ino != inode:
+                os.unlink(name_of(inode), dir_fd=self.fd)
+                self.inodes.discard(inode)
 
     def load(self) -> InodeSet:
         """Learn from the directories what it holds."""
