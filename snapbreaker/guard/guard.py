@@ -230,9 +230,10 @@ def _be_watchdog(mountpoint: str, vault: str, wanted: InodeSet, control: int) ->
             pidfd = os.pidfd_open(guard)
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
+            in_time = time.monotonic_ns() + (STARTING - SILENCE) * 1e9  # for the first sign
             while not poll.poll(BEAT * 1000):
-                signed = int.from_bytes(beat[8:16], "little")
-                if signed and time.monotonic_ns() - signed > SILENCE * 1e9:
+                signed = int.from_bytes(beat[8:16], "little") or in_time
+                if time.monotonic_ns() - signed > SILENCE * 1e9:
                     os.kill(guard, signal.SIGKILL)
             os.waitpid(guard, 0)
     finally:
@@ -273,6 +274,7 @@ def _be_guard(mountpoint: str, vault: str, wanted: InodeSet, control: int, beat:
         os.set_blocking(control, False)
         changes = open_changes(mountpoint)
         group, mask = _open_group(mountpoint)  # from here on, whatever we opened there we would wait for ourselves
+        server.begin(group, mask, changes)
         me, watchdog = identify(os.getpid()), identify(os.getppid())
         assert me is not None
         assert watchdog is not None
@@ -281,7 +283,7 @@ def _be_guard(mountpoint: str, vault: str, wanted: InodeSet, control: int, beat:
             server.sign()
             os.write(control, b"+")
             said = True
-            server.serve(group, mask, changes)
+            server.serve()
     except BaseException as error:
         if not said:
             with suppress(OSError):

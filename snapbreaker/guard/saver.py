@@ -28,7 +28,7 @@ class Saver:
         self._log, self._done = log, done
         self._writing = threading.Lock()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._packs = [os.open(f"{vault}/{name}", flags, 0o600) for name in PACKS]
+        self.packs = [os.open(f"{vault}/{name}", flags, 0o600) for name in PACKS]
         self._queues: list[queue.SimpleQueue[tuple[int, int] | None]] = [queue.SimpleQueue() for _ in PACKS]
         self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(len(PACKS))]
         self._saved = self._synced = 0  # how many files
@@ -56,7 +56,7 @@ class Saver:
         with self._writing:
             began, count = time.time_ns(), self._saved
         if count > self._synced:
-            for pack in self._packs:
+            for pack in self.packs:
                 os.fdatasync(pack)
         self._log.add(safe=began, saved=count)
         self._synced = count
@@ -81,7 +81,7 @@ class Saver:
                 self._done(inode, error)
 
     def _store(self, number: int, inode: int, fd: int, end: int) -> int:
-        facts, pack = os.fstat(fd), self._packs[number]
+        facts, pack = os.fstat(fd), self.packs[number]
         extents = []
         for start, stop in data_ranges(fd, facts.st_size):
             _copy(fd, start, stop - start, pack, end)

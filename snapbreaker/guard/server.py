@@ -83,11 +83,20 @@ class Server:
         self._told = False
         self._seen = time.time_ns()  # all that happened until then was looked at
 
-    def serve(self, group: int, mask: int, changes: int) -> None:
-        """Answer until told to stop; then save what is still to be saved, and let everybody go."""
+    def begin(self, group: int, mask: int, changes: int) -> None:
+        """Take over the groups. Of our own files nobody is to be asked: where another guard was there before they
+        were opened, each write to them would wait for our own answer (FAN_PRE_ACCESS, fs/file_table.c).
+        """
         self._group, self._mask, self._changes = group, mask, changes
+        for fd in (self._log.fd, *self._saver.packs):
+            mark_inode(group, _IGNORE, mask, fd)
+
+    def serve(self) -> None:
+        """Answer until told to stop; then save what is still to be saved, and let everybody go."""
         self._saver.start()
-        self._own = {thread.native_id for thread in threading.enumerate() if thread.native_id}
+        # Python goes on calling the main thread by the number that it had before the fork.
+        others = (thread for thread in threading.enumerate() if thread is not threading.main_thread())
+        self._own = {threading.get_native_id(), *(thread.native_id for thread in others if thread.native_id)}
         poll = select.poll()
         for fd in (self._group, self._changes, self._control, self._stop):
             poll.register(fd, select.POLLIN)

@@ -113,10 +113,10 @@ class Checkpointed:
         if self.guards is not None:
             self.guards.close()
         if (record := self.record) is not None:
-            mountpoints = [volume.stored.volume.vault_base for volume in record.meta.volumes]
+            vaults = [f"{volume.stored.volume.vault_base}/{record.id}" for volume in record.meta.volumes]
             discard(record)
             self.record = None
-            assert [path for path in mountpoints if os.path.exists(path)] == []
+            assert [path for path in vaults if os.path.exists(path)] == []
 
     def facts(self) -> Facts:
         return comparer.snapshot(self.root)

@@ -66,6 +66,8 @@ class Ground:
         for name in ("touched", "restricted", "replaced", "rewritten", "stays", "moved", "pair"):
             (self.root / name).write_text(f"before: {name}")
         os.link(self.root / "pair", self.root / "twin")
+        for name in ("equal-1", "equal-2"):
+            (self.root / name).write_text("of the same content")
         self.before = comparer.snapshot(self.root)
         self.after: Facts = {}
         self.number = 0
@@ -84,6 +86,8 @@ class Ground:
         (self.root / "stays").chmod(0o600)
         (self.root / "moved").rename(self.root / "a-moved")
         (self.root / "twin").unlink()
+        for old, new in (("equal-1", "spare"), ("equal-2", "equal-1"), ("spare", "equal-2")):
+            (self.root / old).rename(self.root / new)
         (self.root / "restricted").chmod(0o600)
         os.setxattr(self.root / "restricted", "user.x", b"y")
         (self.root / "restricted").unlink()

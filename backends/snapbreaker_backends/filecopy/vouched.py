@@ -1,7 +1,7 @@
 """What a restore knew of linked files before it touched them, for the next attempt, should it be cut off.
 
-A restore renames and links files, which moves their ctime to a time when no guard was watching. The mtime that a file
-had when it was still certain tells from then on that nobody else has written to it.
+A restore renames and links files, which moves their ctime to a time when no guard was watching. The mtime that a
+file had when it was still certain tells from then on that nobody else has written to it.
 """
 
 from __future__ import annotations
