@@ -14,10 +14,11 @@ import pytest
 
 from tests import comparer
 from tests.fs.conftest import MakeFilesystem
+from tests.lab import soak
 from tests.lab.loopfs import FSTYPES, LoopFilesystem
 from tests.lab.tool import Tool, wait_for
 
-KILLS = 34  # on each of three filesystems
+KILLS = 6  # on each of three filesystems in an ordinary test run; SNAPBREAKER_SOAK=12: 72
 DEPLOY = """
 cd "$1"
 n=0
@@ -73,19 +74,36 @@ def newest_state(tool: Tool) -> str:
     return str(json.loads((record / "state.json").read_text())["state"])
 
 
+def contents(facts: dict[bytes, comparer.Facts]) -> dict[bytes, tuple[str, str, bool]]:
+    """What is the same after each run of the same command."""
+    return {path: (fact.kind, fact.digest, bool(fact.linked)) for path, fact in facts.items()}
+
+
+def cut_off(tool: Tool, dice: random.Random, *arguments: str) -> None:
+    """A recovery or a rollback, killed as well."""
+    process = tool.start(*arguments)
+    time.sleep(dice.uniform(0.1, 0.5))
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
 @pytest.mark.parametrize("fstype", FSTYPES)
 def test_never_a_mixture(make_filesystem: MakeFilesystem, tool: Tool, fstype: str) -> None:
     root = make_filesystem(fstype).path / "scope"
     seed(root)
     before = comparer.snapshot(root)
-    dice = random.Random(20261123)
+    dice = soak.dice(20261123)
+    assert tool.run(root, "sh", "-c", DEPLOY, "sh", root, "").status == 0
+    after = contents(comparer.snapshot(root))
+    assert tool("rollback", "--last", "--yes").status == 0
     began = time.monotonic()
     assert tool.run(root, "sh", "-c", DEPLOY, "sh", root, "ERROR: it failed").status == 1
     whole = time.monotonic() - began
     victims: list[Callable[[int], list[int]]] = [supervisor, worker, both, everyone]
     seen = set()
     kills = 0
-    while kills < KILLS:
+    while kills < soak.times(KILLS):
         line, chosen = dice.choice(["", "ERROR: it failed"]), dice.choice(victims)
         process = tool.start("run", "--scope", root, "--", "sh", "-c", DEPLOY, "sh", root, line)
         time.sleep(dice.uniform(0.2, 1.0) * whole)
@@ -94,15 +112,22 @@ def test_never_a_mixture(make_filesystem: MakeFilesystem, tool: Tool, fstype: st
             for pid in chosen(process.pid):
                 os.kill(pid, signal.SIGKILL)
         process.communicate()
+        if dice.random() < 0.3:
+            cut_off(tool, dice, "recover")
         settle(tool)
         state = newest_state(tool)
         told = f"kill {kills} of {chosen.__name__}, line {line!r}, then {state}"
         seen.add(state)
         if state == "committed":
-            assert (root / "made/deep/file").exists(), told
-            assert tool("rollback", "--last", "--yes").status == 0, told
+            assert contents(comparer.snapshot(root)) == after, told
+            if dice.random() < 0.3:
+                cut_off(tool, dice, "rollback", "--last", "--yes")
+                settle(tool)
+            if newest_state(tool) == "committed":
+                assert tool("rollback", "--last", "--yes").status == 0, told
         assert comparer.differences(before, comparer.snapshot(root)) == [], told
     assert "rolled-back" in seen
+    print(f"{kills} kills; then {seen}")
 
 
 def test_the_whole_process_group(ext4: LoopFilesystem, tool: Tool) -> None:
