@@ -30,6 +30,8 @@ class ChangeTree(Tree):
         self.records = [record for record in records if record.kind is not Kind.CONTEXT]
         self._context = {record.path: record for record in records if record.kind is Kind.CONTEXT}
         self._by_path = {record.path: record for record in self.records}
+        # What goes back in a directory moves its mtime, also in a restore that is cut off.
+        self._holding = {record.path.rpartition(b"/")[0] for record in self.records}
         self._keys = [sort_key(record.path) for record in self.records]
         self._live: Tree | None = None
 
@@ -140,7 +142,7 @@ class ChangeTree(Tree):
         now = self._live_entry(record.path)
         if now is None or stat.S_IFMT(now.mode) != stat.S_IFMT(entry.mode):
             return entry
-        if not record.aspects & Aspect.MTIME:
+        if not record.aspects & Aspect.MTIME and not (entry.is_dir and record.path in self._holding):
             entry = entry._replace(mtime_ns=now.mtime_ns)
         return entry._replace(size=now.size) if entry.is_file else entry
 

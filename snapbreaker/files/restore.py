@@ -98,7 +98,7 @@ def _restore(old: Tree, live: LiveTree, stage: Stage, plan: Plan, room: Room, pr
     staging = Staging(old, live, stage, plan, locks, room)
     try:
         staging.run(progress)
-        room.make(changeset.write, stage.fd, PLAN, list(_inverse(plan, staging.parents, old)))
+        room.make(changeset.write, stage.fd, PLAN, list(_inverse(plan, _around(plan, staging.parents, live), old)))
         room.make(stage.note_staged, staging.staged())
     except (OSError, RestoreError):
         staging.give_up()
@@ -130,6 +130,20 @@ def _result(stage: Stage, plan: Plan, staging: Staging, room: Room) -> Restored:
         deleted=tuple(room.deleted),
         failures=tuple(failures),
     )
+
+
+def _around(plan: Plan, parents: dict[bytes, Entry], live: LiveTree) -> dict[bytes, Entry]:
+    """``parents``, and the directories of files that only stop being, or become, a link of another one: who undoes
+    this may have to make them anew.
+    """
+    found = dict(parents)
+    for step in plan.steps:
+        above = step.path.rpartition(b"/")[0]
+        if step.action is Action.METADATA and step.change.aspects & Aspect.LINKS and above not in found:
+            entry = live.lookup(above)
+            if entry is not None:
+                found[above] = entry
+    return found
 
 
 def _inverse(plan: Plan, parents: dict[bytes, Entry], old: Tree) -> Iterator[Record]:

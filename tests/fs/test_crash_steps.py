@@ -66,6 +66,8 @@ class Ground:
         for name in ("touched", "restricted", "replaced", "rewritten", "stays", "moved", "pair"):
             (self.root / name).write_text(f"before: {name}")
         os.link(self.root / "pair", self.root / "twin")
+        (self.root / "mode").mkdir()
+        (self.root / "mode/rewritten").write_text("before: in a directory with another mode")
         for name in ("equal-1", "equal-2"):
             (self.root / name).write_text("of the same content")
         self.before = comparer.snapshot(self.root)
@@ -94,6 +96,8 @@ class Ground:
         (self.root / "new").write_text("after: replaced")
         (self.root / "new").rename(self.root / "replaced")
         (self.root / "rewritten").write_text("after: rewritten")  # in place
+        (self.root / "mode").chmod(0o700)
+        (self.root / "mode/rewritten").write_text("after: its mtime is what it was")
         (self.home / "after").write_bytes(pickle.dumps(tuple_of(comparer.snapshot(self.root))))
 
     def changed(self) -> Facts:

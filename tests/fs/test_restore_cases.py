@@ -24,9 +24,10 @@ from snapbreaker.files.room import RESERVE
 from snapbreaker.files.stage import Stage
 from snapbreaker.linux.inode import RENAME_EXCHANGE, renameat2
 from tests import comparer
+from tests.fs.checkpointed import Checkpointed
 from tests.fs.conftest import MakeFilesystem
 from tests.fs.recording import record, recorded
-from tests.lab import inodes
+from tests.lab import inodes, subvolumes
 from tests.lab.loopfs import LoopFilesystem
 
 
@@ -257,3 +258,39 @@ def test_project_ids_that_directories_hand_down(
     (home / "made").write_text("after")
     assert case.restore().failures == ()
     assert case.differences() == []
+
+
+def test_a_split_link_is_split_again(xfs: LoopFilesystem, tmp_path: Path) -> None:
+    """Of a file that stays where it is, and gets its other name back, the directory's mtime must be known too."""
+    root = xfs.path / "scope"
+    (root / "directory").mkdir(parents=True)
+    (root / "directory/file").write_text("the same")
+    os.link(root / "directory/file", root / "link")
+    checkpoint = Checkpointed(root, tmp_path)
+    checkpoint.begin()
+    times = os.stat(root / "directory"), os.stat(root / "directory/file")
+    (root / "directory/file").unlink()
+    (root / "directory/file").write_text("the same")
+    for path, facts in zip((root / "directory", root / "directory/file"), times, strict=True):
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    after = comparer.snapshot(root)
+    checkpoint.commit()
+    assert checkpoint.undo().verified
+    assert checkpoint.redo().verified
+    assert comparer.differences(after, comparer.snapshot(root)) == []
+    checkpoint.discard()
+
+
+def test_slots_deep_in_a_subvolume_leave_no_trace_at_its_top(btrfs: LoopFilesystem, tmp_path: Path) -> None:
+    root = btrfs.path / "scope"
+    root.mkdir()
+    subvolumes.create(root / "volume")
+    (root / "volume/a/b").mkdir(parents=True)
+    before = comparer.snapshot(root)
+    checkpoint = Checkpointed(root, tmp_path)
+    checkpoint.begin()
+    (root / "volume/a/b/made").write_text("after")
+    checkpoint.commit()
+    assert checkpoint.undo().verified
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+    checkpoint.discard()
