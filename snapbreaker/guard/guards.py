@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 
@@ -17,9 +18,15 @@ class Guards:
     def __init__(self, exclude: Callable[[int], None]) -> None:
         self._exclude = exclude
         self._guards: list[Guard] = []
+        self._devices: set[int] = set()
+
+    def has(self, mountpoint: str) -> bool:
+        """Whether one guards this filesystem. Two would wait for each other: each asks before the other writes."""
+        return os.stat(mountpoint).st_dev in self._devices
 
     def start(self, mountpoint: str, vault: str, wanted: InodeSet) -> Guard:
         """See ``Guard.start``. It is ours to end."""
+        self._devices.add(os.stat(mountpoint).st_dev)
         guard = Guard.start(mountpoint, vault, wanted)
         self._exclude(guard.pid)
         self._guards.append(guard)

@@ -48,7 +48,9 @@ class FilecopyBackend(Backend):
         """
         started = time.monotonic()
         clone = can_clone(creation.vault)
-        links = not clone and creation.guards is not None and not unavailable(volume.mountpoint)
+        guards = creation.guards
+        alone = guards is not None and not guards.has(volume.mountpoint)
+        links = not clone and alone and not unavailable(volume.mountpoint)
         needed = 0 if clone or links else self._require_space(volume, creation)
         pack_path, manifest_path = _places(creation.vault, creation.record)
         try:
