@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from tests.lab import soak
-from tests.lab.operations import ACTIONS, MAKING, NAMES, NUMBERS, Operation
+from tests.lab.actions import ACTIONS, MAKING, NAMES, NUMBERS
+from tests.lab.operations import Operation
 
 
 def steps(longest: int = 40, without: Collection[str] = ()) -> SearchStrategy[list[Operation]]:
