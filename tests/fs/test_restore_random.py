@@ -90,7 +90,7 @@ def assert_exact(outcome: Outcome, expected: Facts, checkpoint: Checkpointed) ->
 
 
 def differences(old: Facts, new: Facts) -> list[str]:
-    """But not where a snapshot has nothing in the place of a nested subvolume: that is an empty directory which the
+    """But not where a snapshot has nothing in the place of a nested subvolume: an empty directory, which the
     kernel alone can make, and which the comparer takes for a mount point.
     """
     stubs = {path for path, fact in old.items() if fact.kind == "mountpoint" and not path.startswith(MOUNTED)}
