@@ -26,7 +26,7 @@ from snapbreaker.guard import call
 from snapbreaker.guard.changes import open_changes
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.guard.saved import BEAT as BEAT_FILE
-from snapbreaker.guard.saved import LogWriter, SavedFiles
+from snapbreaker.guard.saved import COARSE_NS, LogWriter, SavedFiles
 from snapbreaker.guard.server import BEAT, COMPLETE, COPIED, MESSAGE, Server
 from snapbreaker.linux.descriptors import allow_descriptors, close_all_but
 from snapbreaker.linux.fanotify import (
@@ -174,6 +174,7 @@ def end(vault: str) -> None:
     guardian, watchdog = saved.guardian, saved.watchdog
     saved.close()
     if guardian is not None and is_alive(guardian):
+        time.sleep(COARSE_NS / 1e9)  # or of what was changed last, a moment ago, it would not be told that it knew
         send_signal(guardian, signal.SIGTERM)
         send_signal(guardian, signal.SIGCONT)  # one that is stopped would not hear of it, and everybody wait
         deadline = time.monotonic() + ENDING

@@ -21,7 +21,7 @@ LOG, BEAT = "guard.log", "guard.beat"
 PACKS = ("saved.0", "saved.1")
 SYNC = 0.1  # s
 _NEVER_ENDS = 1 << 127
-_COARSE_NS = 2 * TICK_NS  # a ctime may be that much older than the change
+COARSE_NS = 2 * TICK_NS  # a ctime may be that much older than the change
 
 
 class Saved(NamedTuple):
@@ -133,16 +133,16 @@ class SavedFiles:
         if not self.begun:
             return Watch(0, False)
         if self._end is not None:
-            return Watch(self._end - _COARSE_NS, True)
+            return Watch(self._end - COARSE_NS, True)
         if self.begun["boot"] != boot_id():
-            return Watch(self._safe - _COARSE_NS, True)  # it ended with the machine
+            return Watch(self._safe - COARSE_NS, True)  # it ended with the machine
         guardian = self.guardian
         if guardian is not None and is_alive(guardian):
             return Watch(_NEVER_ENDS, True)
         self._read_on()  # it may have ended just now
         if self._end is not None:
-            return Watch(self._end - _COARSE_NS, True)
-        return Watch(_last_beat(self._vault) - _COARSE_NS, False)
+            return Watch(self._end - COARSE_NS, True)
+        return Watch(_last_beat(self._vault) - COARSE_NS, False)
 
     def _read_on(self) -> None:
         if self._log < 0:

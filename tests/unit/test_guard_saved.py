@@ -44,7 +44,7 @@ def test_after_its_end(log: LogWriter, tmp_path: Path) -> None:
     log.add(end=5 * SECOND)
     files = SavedFiles(str(tmp_path))
     assert files.get(7) is not None
-    assert files.watch() == saved.Watch(5 * SECOND - saved._COARSE_NS, True)
+    assert files.watch() == saved.Watch(5 * SECOND - saved.COARSE_NS, True)
 
 
 def test_after_a_power_cut_only_what_was_on_disk_counts(log: LogWriter, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_after_a_power_cut_only_what_was_on_disk_counts(log: LogWriter, tmp_path
     assert files.get(7) is not None
     assert files.get(8) is None
     assert files.get(9) is None
-    assert files.watch() == saved.Watch(5 * SECOND - saved._COARSE_NS, True)
+    assert files.watch() == saved.Watch(5 * SECOND - saved.COARSE_NS, True)
 
 
 def test_a_torn_line_is_none(log: LogWriter, tmp_path: Path) -> None:
