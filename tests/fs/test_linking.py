@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,6 @@ from snapbreaker.guard.guards import Guards
 from snapbreaker.linux.inode import link_fd
 from snapbreaker.volumes import discover
 from snapbreaker_backends.filecopy import FilecopyBackend, links
-from snapbreaker_backends.filecopy.linking import LinkingRecorder
 from tests.fs.conftest import MakeFilesystem
 
 BACKEND = FilecopyBackend()
@@ -92,13 +92,14 @@ def test_nothing_changes(root: Path, tmp_path: Path, guards: Guards) -> None:
 def test_changes_before_the_last_walk(
     root: Path, tmp_path: Path, guards: Guards, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    record_written = LinkingRecorder._record_written
+    """After all was linked, and before anybody guards it."""
+    start = Guards.start
 
-    def change_too(self: LinkingRecorder) -> object:
+    def change_first(self: Guards, *arguments: Any) -> object:
         change(root, random.Random(seed))
-        return record_written(self)
+        return start(self, *arguments)
 
-    monkeypatch.setattr(LinkingRecorder, "_record_written", change_too)
+    monkeypatch.setattr(Guards, "start", change_first)
     assert_recorded(create(root, tmp_path, guards))
 
 
