@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab import cgroups
 from tests.lab.errors import LabError
-from tests.lab.uml import Vm
+from tests.lab.vm import Vm
 from tests.vm.conftest import MakeVm
 
 SHOW_ARGUMENTS = r"import os, sys; os.write(1, b'\0'.join(map(os.fsencode, sys.argv[1:])))"
