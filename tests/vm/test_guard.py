@@ -1,4 +1,4 @@
-"""The guard where the kernel asks before an open but not before truncate(2), Linux 6.1: exact, or exit 3 with names."""
+"""The guard where the kernel asks before an open, not before truncate(2) (Linux 6.1): exact, or named, exit 3."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from tests.vm.judge import listing
 
 CHANGE = "/usr/local/lib/inplace.py"
 FILL = 'mkdir "$1" && cd "$1" && shift && for name; do echo "as it was before: $name" >$name; done; sync'
+LOG = "$(ls -t /.snapbreaker/*/0/guard.log | head -n 1)"
 # What an attacker finds: the guard's pid in its log, the watchdog above it.
-WHO = (
-    "guard=$(sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p;q' $(ls -t /.snapbreaker/*/0/guard.log | head -n 1)); "
-    "dog=$(cut -d' ' -f4 /proc/$guard/stat); "
-)
+WHO = f"guard=$(sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p;q' {LOG}); dog=$(cut -d' ' -f4 /proc/$guard/stat); "
 ATTACKS = {
     "guard killed": "kill -9 $guard; ",
     "guard stopped": "kill -STOP $guard; ",
@@ -95,6 +93,12 @@ def test_files_are_linked_and_guarded(scope: Scope) -> None:
     result = scope.run("stat -c %h victim; false")
     assert (result.returncode, result.stdout) == (1, "2\n"), result.stderr
     scope.assert_exact()
+
+
+def test_what_is_only_read_is_not_saved(scope: Scope) -> None:
+    """On one processor the guard is asked before the reader sleeps, and must wait to see that it is one."""
+    result = scope.run(f"cat * >/dev/null; grep -c inode {LOG}; false")
+    assert (result.returncode, result.stdout) == (1, "0\n"), result.stderr
 
 
 def test_every_way_to_write(scope: Scope) -> None:
