@@ -193,7 +193,8 @@ class Vm(abc.ABC):
         for disk in self.disks:
             disk.unlink(missing_ok=True)
         shutil.rmtree(self.share, ignore_errors=True)
-        self._console.unlink(missing_ok=True)
+        for left in self.session.glob(f"{self.name}.*"):
+            left.unlink()
 
     def console(self) -> str:
         """What the last boot printed."""
