@@ -12,11 +12,14 @@ from __future__ import annotations
 import os
 import platform
 import struct
+import time
 from typing import NamedTuple
 
 from snapbreaker.linux.process import read_whole
 
 _O_TRUNC = os.O_TRUNC
+_RUNNING = b"running"
+_PAUSES = (0.0, 0.0001, 0.0003, 0.001, 0.003)  # s; all others that ask wait as long
 
 
 class _Table(NamedTuple):
@@ -72,13 +75,25 @@ def only_reads(tid: int) -> bool:
 def _call(tid: int) -> list[int] | None:
     """Number and arguments; empty: it waits outside of a call (a fault); None: that cannot be told."""
     try:
-        words = read_whole(f"/proc/{tid}/syscall").split()
-        if not words or words[0] == b"running":
+        words = _when_asleep(tid)
+        if not words or words[0] == _RUNNING:
             return None
         number = int(words[0])
         return [] if number < 0 else [number, *(int(word, 16) for word in words[1:7])]
     except (OSError, ValueError):
         return None
+
+
+def _when_asleep(tid: int) -> list[bytes]:
+    """The words of /proc/TID/syscall. The kernel wakes us a moment before the task that asks falls asleep: on one
+    processor we run first, each time.
+    """
+    for pause in _PAUSES:
+        words = read_whole(f"/proc/{tid}/syscall").split()
+        if words[:1] != [_RUNNING]:
+            break
+        time.sleep(pause)
+    return words
 
 
 def _flags_of_how(tid: int, address: int) -> int:

@@ -1,4 +1,4 @@
-"""Runs in a VM (``tests/lab/uml.py``), as root, with the host's directory for it as the argument.
+"""Runs in a VM (``tests/lab/vm.py``), as root, with the host's directory for it as the argument.
 
 The host writes ``N.request`` (JSON: argv, env, cwd) and perhaps ``N.stdin``; its output goes to ``N.stdout`` and
 ``N.stderr``, and when it has ended, ``N.status`` holds its exit code. ``N.kill`` kills it and all that it started.

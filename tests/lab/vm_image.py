@@ -1,22 +1,22 @@
-"""Disk images for VMs: the Debian of ``tests/lab/system.py`` with the modules of user-mode Linux and an agent."""
+"""Disk images for VMs: the Debian of ``tests/lab/system.py`` with the modules of a kernel and an agent."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab import cache, debian, system
 from tests.lab.errors import LabError
 
-MODULES = Path("/usr/lib/uml/modules")
 SIZE = "3G"
-# hostfs is how a VM reaches a directory of the host: what lab= on the kernel's command line names.
 UNIT = """[Unit]
 Description=commands of the lab
 [Service]
 ExecStartPre=mkdir -p /run/lab
-ExecStartPre=sh -c 'mount -t hostfs -o "$$(sed "s/.*lab=\\\\([^ ]*\\\\).*/\\\\1/" /proc/cmdline)" none /run/lab'
+{mount}
 ExecStart=python3 -I /run/lab/agent.py /run/lab
 Delegate=yes
 [Install]
@@ -38,38 +38,55 @@ FILES = {
     "etc/hostname": (0o644, "vm\n"),
     "etc/hosts": (0o644, "127.0.0.1 localhost vm\n::1 localhost\n"),
     "etc/fstab": (0o644, ""),
-    "etc/systemd/system/lab.service": (0o644, UNIT),
     "etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": (0o644, TRIGGER),
 }
-VERSION = 1
+VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What an image is made for.
+
+    ``mount``: commands there that mount the host's directory at ``/run/lab``. ``modules(directory)`` makes
+    ``directory/RELEASE`` with its modules.
+    """
+
+    name: str
+    release: str
+    mount: tuple[str, ...]
+    modules: Callable[[Path], None]
+
+    def unit(self) -> str:
+        return UNIT.format(mount="\n".join(f"ExecStartPre={command}" for command in self.mount))
 
 
 def missing() -> str:
     """What keeps this machine from making one, with the remedy; empty when nothing does."""
-    for tool, package in (("linux.uml", "user-mode-linux"), ("mke2fs", "e2fsprogs")):
-        if not shutil.which(tool):
-            return f"{tool} is missing: apt-get install {package}"
+    if not shutil.which("mke2fs"):
+        return "mke2fs is missing: apt-get install e2fsprogs"
     return debian.missing()
 
 
-def golden(recipe: debian.Recipe = system.RECIPE, size: str = SIZE) -> Path:
+def golden(kernel: Kernel, recipe: debian.Recipe = system.RECIPE, size: str = SIZE) -> Path:
     """The image of an ext4 with the root of ``recipe``, made when the cache has none (some 10 s)."""
-    key = [recipe.key(), FILES, MASKED, size, _release(), VERSION]
+    key = [recipe.key(), FILES, kernel.unit(), MASKED, size, kernel.release, VERSION]
 
     def make(work: Path, result: Path) -> None:
         root = work / "root"
-        fill(root, recipe)
+        fill(root, kernel, recipe)
         _run("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-I", "256", "-L", "root", "-d", root, result, size)
 
     debian.golden(recipe)
-    return cache.made_once(f"vm-{recipe.name}", key, make)
+    return cache.made_once(f"vm-{kernel.name}-{recipe.name}", key, make)
 
 
-def fill(root: Path, recipe: debian.Recipe = system.RECIPE) -> None:
+def fill(root: Path, kernel: Kernel, recipe: debian.Recipe = system.RECIPE) -> None:
     """Make the root tree of a VM in the new directory ``root``, for an image of any kind."""
     debian.unpack(root, recipe)
-    shutil.copytree(MODULES / _release(), root / "usr/lib/modules" / _release(), symlinks=True)
-    for name, (mode, text) in FILES.items():
+    (root / "usr/lib/modules").mkdir(exist_ok=True)
+    kernel.modules(root / "usr/lib/modules")
+    debian.chroot(root, "depmod", kernel.release)
+    for name, (mode, text) in {**FILES, "etc/systemd/system/lab.service": (0o644, kernel.unit())}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -90,11 +107,6 @@ def shim() -> Path:
     flags = ("-O2", "-shared", "-fPIC", "-Wall")
     key = [source.read_text(), flags]
     return cache.made_once("umlshim", key, lambda _work, result: _run("gcc", *flags, source, "-o", result))
-
-
-def _release() -> str:
-    """The version of the installed user-mode Linux, such as ``6.1.176``."""
-    return max(path.name for path in MODULES.iterdir())
 
 
 def _run(*argv: str | Path) -> None:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import pytest
 
-from tests.lab import vm_image
-from tests.lab.uml import Vm
+from tests.lab.uml import Uml
+from tests.lab.vm import Vm
 
 
 class MakeVm(Protocol):
@@ -22,9 +22,9 @@ def make_vm(request: pytest.FixtureRequest) -> Iterator[MakeVm]:
     made: list[Vm] = []
 
     def make(image: Path | None = None, disks: list[Path] | None = None) -> Vm:
-        if reason := Vm.missing():
+        if reason := Uml.missing():
             pytest.skip(reason)
-        made.append(Vm.create(request.getfixturevalue("lab"), image or vm_image.golden(), disks or []))
+        made.append(Uml.create(request.getfixturevalue("lab"), image, disks or []))
         return made[-1]
 
     yield make

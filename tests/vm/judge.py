@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.lab.uml import Vm
+from tests.lab.vm import Vm
 
 # Type, mode, owner, size, mtime, links, target; then contents. Nothing of it changes an mtime.
 LIST = r"""cd "$1" && find . -path ./.snapbreaker -prune -o \( -type d -printf 'd %m %U:%G %T@ %p\n' \

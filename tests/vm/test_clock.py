@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.lab.uml import Vm
+from tests.lab.vm import Vm
 from tests.vm.judge import listing
 
 FILL = """mkdir -p /srv/d/sub; cd /srv/d

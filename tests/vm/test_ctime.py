@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.uml import Vm
+from tests.lab.vm import Vm
 from tests.vm.judge import listing
 
 # Changes files without a pause, each time with the same size and the mtime set back, until so many turns after the

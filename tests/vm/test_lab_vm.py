@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.lab import cgroups
 from tests.lab.errors import LabError
-from tests.lab.uml import Vm
+from tests.lab.qemu import Qemu
+from tests.lab.vm import Vm
 from tests.vm.conftest import MakeVm
 
 SHOW_ARGUMENTS = r"import os, sys; os.write(1, b'\0'.join(map(os.fsencode, sys.argv[1:])))"
@@ -60,4 +62,22 @@ def test_commands_are_run_exactly_and_all_is_given_back(make_vm: MakeVm) -> None
         vm.wait(panic, timeout=20)
     vm.close()
     assert not cgroup.exists()
+    assert not list(vm.session.glob(f"{vm.name}*"))
+
+
+def test_qemu_boots_again_after_a_power_cut(lab: Path) -> None:
+    if reason := Qemu.missing():
+        pytest.skip(reason)
+    vm = Qemu.create(lab)
+    try:
+        assert vm.boot() == "running"
+        assert vm.run("findmnt", "-no", "FSTYPE,SOURCE", "/").stdout.split() == ["ext4", "/dev/nvme0n1"]
+        assert vm.run("sh", "-c", "echo kept >/srv/file; sync").returncode == 0
+        vm.power_cut()
+        assert vm.boot() == "running"
+        assert vm.run("cat", "/srv/file").stdout == "kept\n"
+        vm.power_off()
+        assert not vm.alive
+    finally:
+        vm.close()
     assert not list(vm.session.glob(f"{vm.name}*"))
