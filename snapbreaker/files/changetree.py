@@ -18,6 +18,7 @@ from snapbreaker.files.policy import Policy
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Content, Tree, sort_key
 from snapbreaker.files.verify import Difference, describe
+from snapbreaker.files.wrapped import Wrapped
 from snapbreaker.linux.libc import failure
 
 _OF_CONTENT = Aspect.CONTENT | Aspect.SPARSE
@@ -169,20 +170,12 @@ class ChangeTree(Tree):
                 yield Change(path, now._replace(mtime_ns=was.mtime_ns), now, Aspect.MTIME)
 
 
-class _Selection(Tree):
+class _Selection(Wrapped):
     """The live tree, on the paths of a set of changes."""
 
     def __init__(self, changes: ChangeTree, live: Tree) -> None:
-        self._changes, self._live = changes, live
+        super().__init__(live)
+        self._changes = changes
 
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
-        return self._changes.selected(self._live, below)
-
-    def lookup(self, path: bytes) -> Entry | None:
-        return self._live.lookup(path)
-
-    def details(self, entry: Entry) -> Details:
-        return self._live.details(entry)
-
-    def content(self, entry: Entry) -> Content:
-        return self._live.content(entry)
+        return self._changes.selected(self._tree, below)

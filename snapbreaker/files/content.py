@@ -29,12 +29,16 @@ _PACK_GRAIN = 4096
 Range = tuple[int, int]
 
 
-def plain_content(fd: int, *, owned: bool = True) -> Content:
-    """The content of an open regular file, with its holes as SEEK_DATA shows them."""
-    size = os.fstat(fd).st_size
-    return Content(
-        fd, size, tuple(Extent(start, start, end - start) for start, end in data_ranges(fd, size)), owned
-    )
+def plain_content(fd: int) -> Content:
+    """The content of an open regular file, with its holes as SEEK_DATA shows them. The descriptor is closed with
+    it, or when this fails.
+    """
+    try:
+        size = os.fstat(fd).st_size
+        return Content(fd, size, tuple(Extent(start, start, end - start) for start, end in data_ranges(fd, size)))
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def copy_content(content: Content, dest_fd: int, clone: bool = True) -> int:

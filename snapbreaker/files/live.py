@@ -144,12 +144,7 @@ class LiveTree(Tree):
 
     def content(self, entry: Entry) -> Content:
         """See ``Tree.content``. ESTALE when the path is no longer a regular file."""
-        fd = self.open_entry(entry)
-        try:
-            return plain_content(fd)
-        except BaseException:
-            os.close(fd)
-            raise
+        return plain_content(self.open_entry(entry))
 
     def open_entry(self, entry: Entry) -> int:
         """A descriptor, for reading, of a regular file or directory; the caller closes it.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from snapbreaker.files.entry import Details, Entry
-from snapbreaker.files.tree import Content, Tree, sort_key
+from snapbreaker.files.entry import Entry
+from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.files.wrapped import Wrapped
 
 
-class Narrowed(Tree):
+class Narrowed(Wrapped):
     """``tree`` at ``paths``, sorted, none twice: the entry of each (None: not there), and whether all below it is
-    read and shown too. Closes nothing.
+    read and shown too.
     """
 
     def __init__(self, tree: Tree, paths: list[tuple[bytes, Entry | None, bool]]) -> None:
-        self._tree, self._paths = tree, paths
+        super().__init__(tree)
+        self._paths = paths
 
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
         inside, covered = below + b"/" if below else b"", b"\0"
@@ -29,18 +31,6 @@ class Narrowed(Tree):
                 yield from self._tree.walk(path)
             elif entry is not None:
                 yield entry
-
-    def lookup(self, path: bytes) -> Entry | None:
-        return self._tree.lookup(path)
-
-    def details(self, entry: Entry) -> Details:
-        return self._tree.details(entry)
-
-    def content(self, entry: Entry) -> Content:
-        return self._tree.content(entry)
-
-    def stands_for(self, entry: Entry, other: Entry) -> bool:
-        return self._tree.stands_for(entry, other)
 
 
 def narrowed(

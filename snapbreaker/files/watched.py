@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.entry import Entry
 from snapbreaker.files.tree import Content, Tree
+from snapbreaker.files.wrapped import Wrapped
 from snapbreaker.progress import Progress
 
 _EVERY = 1024  # entries
 _EVERY_OCTETS = 16 << 20
 
 
-class Watched(Tree):
-    """``tree``, whose entries, and the bytes of files that are asked for, are counted. Closes nothing."""
+class Watched(Wrapped):
+    """``tree``, whose entries, and the bytes of files that are asked for, are counted."""
 
     def __init__(self, tree: Tree, phase: str, progress: Progress) -> None:
-        self._tree, self._phase, self._progress = tree, phase, progress
+        super().__init__(tree)
+        self._phase, self._progress = phase, progress
         self._entries = self._octets = self._told = 0
 
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
@@ -31,9 +33,6 @@ class Watched(Tree):
         if not self._entries % _EVERY:
             self._tell()
         return self._tree.lookup(path)
-
-    def details(self, entry: Entry) -> Details:
-        return self._tree.details(entry)
 
     def content(self, entry: Entry) -> Content:
         content = self._tree.content(entry)

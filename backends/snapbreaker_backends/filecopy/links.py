@@ -2,7 +2,7 @@
 
 A link keeps the content of a file that is deleted or replaced, and costs a directory entry instead of a copy.
 Making it moves the file's ctime and its link count (link(2)); what others make of that is in docs/filecopy.md.
-Inodes whose numbers are near each other share a directory: in a single one for all a link takes twice the time.
+Inodes whose numbers are near each other share a directory: in a single one for all each link would take longer.
 """
 
 from __future__ import annotations

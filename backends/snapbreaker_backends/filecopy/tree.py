@@ -67,12 +67,7 @@ class LinkedTree(CopiedTree):
             raise ContentLost(f"{_shown(entry)} is lost: {self._saved.lost[entry.ino]}")
         if (saved := self._saved.get(entry.ino)) is not None:
             return Content(self._saved.pack(saved.pack), saved.size, saved.extents, owned=False)
-        fd = self._open(entry)
-        try:
-            return plain_content(fd)
-        except BaseException:
-            os.close(fd)
-            raise
+        return plain_content(self._open(entry))
 
     def stands_for(self, entry: Entry, other: Entry) -> bool:
         if entry.ino != other.ino or entry.dev != other.dev or not self.is_linked(entry):

@@ -1,0 +1,30 @@
+"""A tree seen through another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.tree import Content, Tree
+
+
+class Wrapped(Tree):
+    """Shows ``tree`` as it is, which stays its owner's to close. Subclasses change what they are about."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def walk(self, below: bytes = b"") -> Iterator[Entry]:
+        return self._tree.walk(below)
+
+    def lookup(self, path: bytes) -> Entry | None:
+        return self._tree.lookup(path)
+
+    def details(self, entry: Entry) -> Details:
+        return self._tree.details(entry)
+
+    def content(self, entry: Entry) -> Content:
+        return self._tree.content(entry)
+
+    def stands_for(self, entry: Entry, other: Entry) -> bool:
+        return self._tree.stands_for(entry, other)
