@@ -48,6 +48,7 @@ from snapbreaker.preflight import preflight
 from snapbreaker.rollback import roll_back
 from snapbreaker.safety import confirmed, health_issue
 from snapbreaker.signals import deferred, interruptible
+from snapbreaker.space import SpaceWatch
 from snapbreaker.story import Story
 from snapbreaker.supervisor import HandOver, Lifeline
 from snapbreaker.surroundings import Surroundings
@@ -160,15 +161,19 @@ def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: L
             IssueType.INTERRUPTED, "snapbreaker's supervisor process died", "supervisor", time=time.time()
         )
 
-    watched = Monitor(
-        spec,
-        judge,
-        tree,
-        sinks=[log],
-        watch_fds={lifeline.supervisor_fd: supervisor_died, **around.guards.watch_fds()},
-        on_started=lambda pid: narrator.running(record, pid),
-        relays=narrator.relays(),
-    ).run()
+    vaults: dict[str, list[str]] = {}
+    for volume in record.meta.volumes:
+        vaults.setdefault(volume.stored.volume.mountpoint, []).append(volume.stored.vault)
+    with SpaceWatch(vaults, tree.exclude) as space:
+        watched = Monitor(
+            spec,
+            judge,
+            tree,
+            sinks=[log],
+            watch_fds={lifeline.supervisor_fd: supervisor_died, **around.guards.watch_fds(), **space.watch_fds},
+            on_started=lambda pid: narrator.running(record, pid),
+            relays=narrator.relays(),
+        ).run()
     log.close()
     story.watched = watched
     return watched

@@ -56,6 +56,35 @@ def test_full_at_create(tool: Tool, make_filesystem: MakeFilesystem) -> None:
     assert tool.checkpoints() == []
 
 
+def test_space_runs_out_slowly(tool: Tool, small: LoopFilesystem) -> None:
+    """Halted while there is still some left, not when the command has met the end."""
+    root = small.path / "root"
+    root.mkdir()
+    (root / "file").write_text("before")
+    before = comparer.snapshot(root)
+    script = "for n in $(seq 1000); do head -c 2M /dev/urandom >f$n || echo met the end; sync; sleep 0.05; done"
+    result = tool.run(root, "sh", "-c", f"cd {root}; {script}", timeout=120)
+    assert result.status == 1, result.stderr
+    assert b"would endanger the rollback" in result.stdout + result.stderr
+    assert b"met the end" not in result.stdout
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+
+
+def test_what_the_guard_saves_fills_the_vault(tool: Tool, make_filesystem: MakeFilesystem) -> None:
+    filesystem = make_filesystem("ext4", size=320 * MIB)
+    root = filesystem.path / "root"
+    root.mkdir()
+    for number in range(60):
+        (root / f"f{number}").write_bytes(os.urandom(2 * MIB))
+    os.sync()
+    before = comparer.snapshot(root)
+    script = "for n in $(seq 0 59); do echo x >>f$n; sleep 0.05; done; sleep 9"
+    result = tool.run(root, "sh", "-c", f"cd {root}; fallocate -l 30M ../ballast; {script}", timeout=120)
+    assert result.status == 1, result.stderr
+    assert b"would endanger the rollback" in result.stdout + result.stderr
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+
+
 def test_full_at_create_anywhere(tool: Tool, small: LoopFilesystem) -> None:
     """Either it is refused and nothing was done, or the run is guarded as ever."""
     root = small.path / "root"
