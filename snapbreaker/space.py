@@ -7,16 +7,26 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NoReturn, Self
+from typing import NamedTuple, NoReturn, Self
 
 from snapbreaker.guard.saved import PACKS
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.descriptors import close_all_but
+from snapbreaker.linux.memory import lock_memory
 from snapbreaker.linux.process import die_with_parent
 
-EVERY = 0.25  # s
+EVERY, NEAR = 0.25, 0.02  # s between two looks: usually, and when less than ``_SAFE`` times the needed is left
 FLOOR = 64 << 20  # bytes that must stay free; less where less than eight times that was free at the start
-_PART = 8
+INODES = 1000  # likewise
+_PART, _SAFE = 8, 8
+_UNLIMITED = 1 << 62
+
+
+class _Room(NamedTuple):
+    """What anybody can still use: bytes and inodes."""
+
+    octets: int
+    inodes: int
 
 
 class SpaceWatch:
@@ -29,7 +39,7 @@ class SpaceWatch:
 
     def __init__(self, vaults: Mapping[str, Sequence[str]], exclude: Callable[[int], None]) -> None:
         self._vaults = vaults
-        self._floors = {point: min(FLOOR, _free(point) // _PART) for point in vaults}
+        self._floors = {point: _floor(_free(point)) for point in vaults}
         self._exclude = exclude
         self._pid = self._fd = -1
 
@@ -54,29 +64,39 @@ class SpaceWatch:
         return {self._fd: self._issue}
 
     def _issue(self) -> Issue:
-        low = os.fsdecode(os.read(self._fd, 1 << 16))
-        if not low:
-            reason = "the process that watches the free space has died"
-            return Issue(IssueType.INTERRUPTED, reason, "space", time=time.time())
-        left, floor = _free(low) >> 20, (self._floors[low] + _saved(self._vaults[low])) >> 20
-        reason = f"only {left} MiB are left free on {low}: less than {floor} MiB would endanger the rollback"
+        reason = os.read(self._fd, 1 << 16).decode("utf-8", "backslashreplace")
+        if not reason:
+            died = "the process that watches the free space has died"
+            return Issue(IssueType.INTERRUPTED, died, "space", time=time.time())
         return Issue(IssueType.ERROR, reason, "space", time=time.time())
 
 
-def _be_watch(floors: Mapping[str, int], vaults: Mapping[str, Sequence[str]], told: int) -> NoReturn:
+def _be_watch(floors: Mapping[str, _Room], vaults: Mapping[str, Sequence[str]], told: int) -> NoReturn:
     try:
         die_with_parent(signal.SIGKILL)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         close_all_but({told})
+        lock_memory()
         while True:
+            near = False
             for point, floor in floors.items():
-                if _free(point) < floor + _saved(vaults[point]):
-                    os.write(told, os.fsencode(point))
+                free, needed = _free(point), floor.octets + _saved(vaults[point])
+                near = near or free.octets < needed * _SAFE
+                if free.octets < needed or free.inodes < floor.inodes:
+                    os.write(told, os.fsencode(_told(point, free, needed)))
                     os._exit(0)
-            time.sleep(EVERY)
+            time.sleep(NEAR if near else EVERY)
     finally:
         os._exit(0)
+
+
+def _told(point: str, free: _Room, needed: int) -> str:
+    if free.octets < needed:
+        left, least = f"{free.octets >> 20} MiB", f"{needed >> 20} MiB"
+    else:
+        left, least = f"{free.inodes} inodes", f"{INODES}"
+    return f"only {left} are left free on {point}: less than {least} would endanger the rollback"
 
 
 def _saved(vaults: Sequence[str]) -> int:
@@ -89,10 +109,14 @@ def _saved(vaults: Sequence[str]) -> int:
     return octets
 
 
-def _free(mountpoint: str) -> int:
-    """Bytes that anybody can use; none is missing where that cannot be told."""
+def _floor(free: _Room) -> _Room:
+    return _Room(min(FLOOR, free.octets // _PART), min(INODES, free.inodes // _PART))
+
+
+def _free(mountpoint: str) -> _Room:
+    """Unlimited where it cannot be told; btrfs has no number of inodes."""
     try:
         facts = os.statvfs(mountpoint)
     except OSError:
-        return 1 << 62
-    return facts.f_bavail * facts.f_frsize
+        return _Room(_UNLIMITED, _UNLIMITED)
+    return _Room(facts.f_bavail * facts.f_frsize, facts.f_favail if facts.f_files else _UNLIMITED)

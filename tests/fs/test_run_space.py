@@ -70,6 +70,20 @@ def test_space_runs_out_slowly(tool: Tool, small: LoopFilesystem) -> None:
     assert comparer.differences(before, comparer.snapshot(root)) == []
 
 
+def test_inodes_run_out(tool: Tool, make_filesystem: MakeFilesystem) -> None:
+    filesystem = make_filesystem("ext4", size=64 * MIB)
+    root = filesystem.path / "root"
+    root.mkdir()
+    (root / "file").write_text("before")
+    before = comparer.snapshot(root)
+    script = "for n in $(seq 20000); do : >f$n || echo met the end; [ $((n % 100)) != 0 ] || sleep 0.02; done"
+    result = tool.run(root, "sh", "-c", f"cd {root}; {script}", timeout=120)
+    assert result.status == 1, result.stderr
+    assert b"inodes are left free" in result.stdout + result.stderr
+    assert b"met the end" not in result.stdout
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+
+
 def test_what_the_guard_saves_fills_the_vault(tool: Tool, make_filesystem: MakeFilesystem) -> None:
     filesystem = make_filesystem("ext4", size=320 * MIB)
     root = filesystem.path / "root"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import comparer
+from tests.fs.conftest import MakeFilesystem
 from tests.fs.test_run_space import fill
 from tests.lab.loopfs import LoopFilesystem
 from tests.lab.tool import Tool, wait_for
@@ -82,10 +83,10 @@ def test_nothing_above_the_scope_leads_elsewhere(tool: Tool, small: Path, over: 
 
 
 @pytest.mark.parametrize("end", ["echo ERROR: no", "true", "kill"])
-def test_store_filled_by_the_command(tool: Tool, small: Path, end: str) -> None:
+def test_store_filled_by_the_command(tool: Tool, small: Path, end: str, make_filesystem: MakeFilesystem) -> None:
     """The record has space set aside for its states, so that the run ends as ever."""
-    store = small.parents[1] / "store"
-    ballast = small.parents[1] / "ballast"
+    elsewhere = make_filesystem("ext4", size=64 << 20).path
+    store, ballast = elsewhere / "store", elsewhere / "ballast"
     process = tool.start(
         *("run", "--scope", small, "--", "sh", "-c", f"echo after > {small}/config; echo ready; read x; {end}"),
         env={"SNAPBREAKER_STORE": str(store)},
