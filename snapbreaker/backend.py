@@ -7,6 +7,7 @@ backend what it *can* do (``capabilities``), never who it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import field
 from enum import Flag, auto
 from typing import Any, ClassVar
@@ -135,9 +136,13 @@ class Backend(ABC):
     def release(self, stored: Stored) -> None:  # noqa: B027
         """After commit, when the undo set has content of its own: drop what is no longer needed. Idempotent."""
 
-    def borrowed(self, stored: Stored) -> InodeSet:
-        """The inodes of the volume of which the vault has a hard link."""
-        return InodeSet()
+    def keeps_links(self, stored: Stored) -> bool:
+        """Whether the checkpoint shares inodes with the machine's files, which have a further link therefore."""
+        return False
+
+    def borrowed(self, stored: Stored) -> Collection[InodeSet]:
+        """For each vault on the volume, also of other checkpoints, the inodes of which it has a hard link."""
+        return ()
 
     def write_marker(self, stored: Stored, state: str, boot_id: str) -> None:  # noqa: B027
         """Replace the volume's marker atomically and on disk. Only where ``AT_BOOT`` is declared; else nothing."""

@@ -122,5 +122,5 @@ def let_go(record: Record) -> None:
 def let_links_go(record: Record) -> None:
     """The same at once, where files of the machine would else go on having a further link in a vault."""
     with suppress(OSError, SnapbreakerError):
-        if any(len(selection.load(volume.backend).borrowed(volume.stored)) for volume in record.meta.volumes):
+        if any(selection.load(volume.backend).keeps_links(volume.stored) for volume in record.meta.volumes):
             let_go(record)

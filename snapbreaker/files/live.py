@@ -36,8 +36,8 @@ class LiveTree(Tree):
     ``subvolumes`` maps relative paths to descriptors of directories to read instead, which belong to the tree from
     then on: in a snapshot a nested subvolume is an empty stub. A stub that is not mapped is an empty directory
     without times or owner, since the kernel invents those. ``read_only`` are the paths of subvolumes that had that
-    property when they were snapshotted; None: ask the subvolumes themselves. ``borrowed`` are the numbers of
-    inodes of which a vault has a link, which does not count. Access times stay as they are.
+    property when they were snapshotted; None: ask the subvolumes themselves. ``borrowed`` are, for each
+    vault, the numbers of the inodes of which it has a link, which does not count. Access times stay as they are.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class LiveTree(Tree):
         excluded: Collection[bytes] = (),
         subvolumes: Mapping[bytes, int] | None = None,
         read_only: Collection[bytes] | None = None,
-        borrowed: InodeSet | None = None,
+        borrowed: Collection[InodeSet] = (),
     ) -> None:
         self.policy = policy or Policy()
         self._read_only = None if read_only is None else frozenset(read_only)
@@ -65,13 +65,17 @@ class LiveTree(Tree):
             vault_name,
             subvolumes or {},
             _on_btrfs(self.root_fd),
-            InodeSet() if borrowed is None else borrowed,
+            borrowed,
         )
 
     @property
     def mounts(self) -> set[bytes]:
         """Mount points met so far that were not in ``skip``."""
         return self._view.mounts
+
+    def vault_links(self, inode: int) -> int:
+        """How many links vaults have of a file (see ``borrowed``)."""
+        return self._view.vault_links(inode)
 
     def close(self) -> None:
         """Let go of all descriptors, those of ``subvolumes`` included."""

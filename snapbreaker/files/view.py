@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from snapbreaker.files.entry import Entry
 from snapbreaker.guard.inodes import InodeSet
@@ -18,7 +18,7 @@ class View:
 
     ``left_out`` are relative paths, ``vault_name`` is left out at the root and at the root of each subvolume,
     ``mapped`` are descriptors of the directories to read instead. ``mounts`` collects the mount points met.
-    ``borrowed`` are inodes that have one more link, in a vault, than the tree is to show.
+    ``borrowed`` are, for each vault, inodes that have one more link, there, than the tree is to show.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class View:
         vault_name: bytes,
         mapped: Mapping[bytes, int],
         btrfs: bool,
-        borrowed: InodeSet,
+        borrowed: Collection[InodeSet],
     ) -> None:
         self.mapped, self.btrfs, self.borrowed = dict(mapped), btrfs, borrowed
         self.mounts: set[bytes] = set()
@@ -71,10 +71,14 @@ class View:
         self.mounts.add(entry.path)
         return None
 
+    def vault_links(self, inode: int) -> int:
+        """How many links vaults have of a file."""
+        return sum(inode in vault for vault in self.borrowed)
+
     def own_links(self, entry: Entry) -> Entry:
-        """The entry without the link that a vault has of it."""
-        if entry.is_file and entry.nlink > 1 and entry.ino in self.borrowed:
-            return entry._replace(nlink=entry.nlink - 1)
+        """The entry without the links that vaults have of it."""
+        if entry.is_file and entry.nlink > 1 and (count := self.vault_links(entry.ino)):
+            return entry._replace(nlink=entry.nlink - count)
         return entry
 
     def vault_among(self, path: bytes) -> list[bytes]:

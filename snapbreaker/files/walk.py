@@ -152,8 +152,8 @@ def read_directory(fd: int, directory: Entry, view: View) -> list[Entry]:
                 raise
             mode, ino, dev, nlink, uid, gid, size = status[:7]
             mtime, ctime, rdev = status.st_mtime_ns, status.st_ctime_ns, status.st_rdev
-            if nlink > 1 and mode & 0o170000 == 0o100000 and ino in borrowed:
-                nlink -= 1
+            if nlink > 1 and borrowed and mode & 0o170000 == 0o100000:
+                nlink -= view.vault_links(ino)
             entry: Entry | None = _new(
                 Entry, (prefix + name, mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, False)
             )

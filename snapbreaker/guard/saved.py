@@ -2,7 +2,8 @@
 
 The log has a JSON object a line, each with a checksum before it; a line counts when it is whole. Log and content
 are written before the writer that a file was saved from gets it, and on disk within about ``SYNC`` seconds, which
-a line ``safe`` tells. After a power cut what was saved later does not count; a file changed later is lost.
+a line ``safe`` tells. After a power cut, and where the disk has failed (``broken``), what was saved later does not
+count; a file changed later is lost.
 """
 
 from __future__ import annotations
@@ -80,28 +81,34 @@ class SavedFiles:
         self._ready = False
         self._end: int | None = None
         self._safe = 0
-        self._order: list[int] = []  # as they were saved
+        self._place: dict[int, int] = {}  # of those that were saved, in which order
         self._on_disk = 0  # so many of them
+        self._broken = False
         self._packs: dict[int, int] = {}
         self._rest = b""
         self._log = -1
         with suppress(FileNotFoundError):
             self._log = os.open(f"{vault}/{LOG}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._read_on()
-        if self.begun and self.begun["boot"] != boot_id():
-            for inode in self._order[self._on_disk :]:
-                del self._files[inode]
 
     def get(self, inode: int) -> Saved | None:
         if inode not in self._files:
             self._read_on()
-        return self._files.get(inode)
+        return self._files.get(inode) if self._counts(inode) else None
+
+    def _counts(self, inode: int) -> bool:
+        """Whether what was saved of it is on disk, or still in memory."""
+        return not self._is_cut_off or self._place.get(inode, self._on_disk) < self._on_disk
+
+    @property
+    def _is_cut_off(self) -> bool:
+        return self._broken or (bool(self.begun) and self.begun["boot"] != boot_id())
 
     @property
     def early(self) -> dict[int, Saved]:
         """Those that were saved while the checkpoint was being made."""
         self._read_on()
-        return {inode: saved for inode, saved in self._files.items() if saved.early}
+        return {inode: saved for inode, saved in self._files.items() if saved.early and self._counts(inode)}
 
     def pack(self, number: int) -> int:
         """The descriptor of a pack; it stays ours. Raises OSError."""
@@ -132,10 +139,10 @@ class SavedFiles:
         self._read_on()
         if not self.begun:
             return Watch(0, False)
+        if self._is_cut_off:
+            return Watch(self._safe - COARSE_NS, True)
         if self._end is not None:
             return Watch(self._end - COARSE_NS, True)
-        if self.begun["boot"] != boot_id():
-            return Watch(self._safe - COARSE_NS, True)  # it ended with the machine
         guardian = self.guardian
         if guardian is not None and is_alive(guardian):
             return Watch(_NEVER_ENDS, True)
@@ -162,13 +169,15 @@ class SavedFiles:
             saved = Saved(line["size"], line["mtime_ns"], line["pack"], extents, not self._ready)
             if line["inode"] not in self._files:
                 self._files[line["inode"]] = saved
-                self._order.append(line["inode"])
+                self._place[line["inode"]] = len(self._place)
         elif "lost" in line:
             self.lost[line["lost"]] = line["why"]
         elif "ready" in line:
             self._ready = True
         elif "safe" in line:
             self._safe, self._on_disk = line["safe"], line["saved"]
+        elif "broken" in line:
+            self._broken = True
         elif "end" in line:
             self._end = line["end"]
         else:

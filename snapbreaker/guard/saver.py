@@ -32,6 +32,7 @@ class Saver:
         self._queues: list[queue.SimpleQueue[tuple[int, int] | None]] = [queue.SimpleQueue() for _ in PACKS]
         self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(len(PACKS))]
         self._saved = self._synced = 0  # how many files
+        self.broken = False
 
     def start(self) -> None:
         for thread in self._threads:
@@ -52,7 +53,26 @@ class Saver:
         return any(thread.is_alive() for thread in self._threads)
 
     def sync(self) -> None:
-        """Have all on disk that was saved until now, and say so in the log. Raises OSError."""
+        """Have all on disk that was saved until now, and say so in the log; never again after a failure, since the
+        kernel tells of what it could not write only once (fsync(2)). Raises OSError.
+        """
+        if self.broken:
+            return
+        try:
+            self._sync()
+        except OSError:
+            self.break_off()
+            raise
+
+    def break_off(self) -> None:
+        """From now on nobody can tell what is on disk. Where that cannot be noted, no ``safe`` line follows,
+        which after a power cut says the same.
+        """
+        self.broken = True
+        with suppress(OSError):
+            self._log.add(broken=True)
+
+    def _sync(self) -> None:
         with self._writing:
             began, count = time.time_ns(), self._saved
         if count > self._synced:

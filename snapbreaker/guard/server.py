@@ -80,7 +80,7 @@ class Server:
         self._lock = threading.Lock()  # of all that is above, and the answers
         self._saver = Saver(vault, log, self._saved)
         self._own: set[int] = set()
-        self._told = False
+        self._told = self._blind = False  # blind: a loss could not be noted, so nothing since then is known
         self._seen = time.time_ns()  # all that happened until then was looked at
 
     def begin(self, group: int, mask: int, changes: int) -> None:
@@ -109,11 +109,13 @@ class Server:
                     poll.unregister(self._control)  # the worker is gone; whoever finishes its work ends us
                 self._take_changes()
             drained = self._group not in ready or self._take()
-            if drained:
+            if drained and not self._blind:
                 self._seen = began
             self.sign()
             if self._waiting:
                 self._let_the_impatient_go()
+            if self._saver.broken:
+                self._tell()
             if self._stop in ready and not ending:
                 poll.unregister(self._stop)
                 self._saver.end()
@@ -238,8 +240,11 @@ class Server:
         if inode not in self._wanted:
             return
         self._wanted.discard(inode)
-        with suppress(OSError):
+        try:
             self._log.add(lost=inode, why=why)
+        except OSError:
+            self._blind = True
+            self._saver.break_off()
         self._tell()
 
     def _tell(self) -> None:

@@ -47,21 +47,6 @@ def test_cut_by_name(scene: Scene, way: str, earlier: str) -> None:
         assert str(scene.root / "victim").encode() in result.stdout + result.stderr
 
 
-def test_two_scopes_on_one_filesystem(make_filesystem: MakeFilesystem, tool: Tool) -> None:
-    """Two guards would wait for each other: the second scope is copied."""
-    top = make_filesystem("ext4", size=256 * MIB).path
-    roots = [top / "one", top / "two"]
-    for root in roots:
-        root.mkdir()
-        (root / "file").write_text("before")
-    before = [comparer.snapshot(root) for root in roots]
-    change = "".join(f"echo after >{root}/file; echo new >{root}/new; " for root in roots)
-    scopes = [option for root in roots for option in ("--scope", root)]
-    result = tool("run", *scopes, "--", "sh", "-c", f"{change}false", timeout=60)
-    assert result.status == 1, result.stderr
-    assert [comparer.snapshot(root) for root in roots] == before
-
-
 def test_hard_links_and_large_files(scene: Scene) -> None:
     """A group is one file; one over 8 MiB is saved while several wait for it."""
     scene.seed("one", "plain")

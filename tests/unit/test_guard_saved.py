@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from snapbreaker.guard import saved
 from snapbreaker.guard.saved import LogWriter, SavedFiles
+from snapbreaker.guard.saver import Saver
 from snapbreaker.linux.process import boot_id, identify
 
 SECOND = 1_000_000_000
@@ -75,3 +78,39 @@ def test_what_is_lost_is_said(log: LogWriter, tmp_path: Path) -> None:
     begin(log)
     log.add(lost=7, why="it was changed unseen")
     assert SavedFiles(str(tmp_path)).lost == {7: "it was changed unseen"}
+
+
+def test_after_the_disk_has_failed_only_what_was_on_it_counts(log: LogWriter, tmp_path: Path) -> None:
+    begin(log)
+    save(log, 7)
+    log.add(safe=5 * SECOND, saved=1)
+    save(log, 8)
+    log.add(broken=True)
+    log.add(end=9 * SECOND)
+    files = SavedFiles(str(tmp_path))
+    assert files.get(7) is not None
+    assert files.get(8) is None
+    assert files.watch().until_ns < 5 * SECOND
+
+
+def test_a_sync_that_failed_is_never_made_good(
+    log: LogWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of it once; the next sync succeeds, with the data lost."""
+    begin(log)
+    saver = Saver(str(tmp_path), log, lambda inode, error: None)
+    (tmp_path / "file").write_text("before")
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    saver._store(0, 7, fd, 0)
+    os.close(fd)
+
+    def fails(fd: int) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        saver.sync()
+    saver.sync()
+    assert b"safe" not in (tmp_path / saved.LOG).read_bytes()
+    assert SavedFiles(str(tmp_path)).get(7) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.guard.saved import BEAT, LOG, PACKS
 from snapbreaker.linux.filesystems import Kind, kind
 from snapbreaker_backends.filecopy.linking import LinkingRecorder
-from snapbreaker_backends.filecopy.links import LINKS, LinkVault, remove_links
+from snapbreaker_backends.filecopy.links import LINKS, links_of_all, remove_links
 from snapbreaker_backends.filecopy.pack import PackWriter, can_clone
 from snapbreaker_backends.filecopy.recorder import Recorder
 from snapbreaker_backends.filecopy.space import allocated, free, shown
@@ -110,14 +110,11 @@ class FilecopyBackend(Backend):
                 f"the copy of {stored.volume.root} is not whole: {error}", "this checkpoint is lost"
             ) from error
 
-    def borrowed(self, stored: Stored) -> InodeSet:
-        if not stored.data["linked"] or not os.path.isdir(os.path.join(stored.vault, LINKS)):
-            return InodeSet()
-        links = LinkVault(stored.vault)
-        try:
-            return links.load()
-        finally:
-            links.close()
+    def keeps_links(self, stored: Stored) -> bool:
+        return os.path.isdir(os.path.join(stored.vault, LINKS))
+
+    def borrowed(self, stored: Stored) -> Collection[InodeSet]:
+        return links_of_all(stored.volume.vault_base)
 
     def discard(self, volume: Volume, vault: str, record: str) -> None:
         pack, manifest = _places(vault, record)

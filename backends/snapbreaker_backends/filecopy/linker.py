@@ -109,8 +109,9 @@ class Linker:
         else:
             extras = ONLY_LINKED
         mtime, ctime = facts.st_mtime_ns, facts.st_ctime_ns
+        nlink -= self._tree.vault_links(ino)
         own: Entry = _make(
-            Entry, (entry[0], mode, uid, gid, size, mtime, ctime, ino, nlink - 1, facts.st_rdev, dev, False)
+            Entry, (entry[0], mode, uid, gid, size, mtime, ctime, ino, nlink, facts.st_rdev, dev, False)
         )
         first.add_packed(own, extras)
         return True

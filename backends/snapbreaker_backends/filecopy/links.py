@@ -8,6 +8,7 @@ Inodes whose numbers are near each other share a directory: in a single one for 
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from contextlib import suppress
 
@@ -91,6 +92,20 @@ class LinkVault:
 def name_of(inode: int) -> bytes:
     """Where its link is, relative to the vault's directory of links."""
     return b"%x/%d" % (inode >> _SHIFT, inode)
+
+
+def links_of_all(vault_base: str, but: str = "") -> list[InodeSet]:
+    """What each vault of a volume holds, except ``but``."""
+    found = []
+    for path in glob.glob(f"{glob.escape(vault_base)}/*/*/{LINKS}"):
+        vault = os.path.dirname(path)
+        if vault != but:
+            links = LinkVault(vault)
+            try:
+                found.append(links.load())
+            finally:
+                links.close()
+    return found
 
 
 def remove_links(vault: str) -> None:

@@ -30,6 +30,7 @@ from snapbreaker.linux.writeback import write_back
 from snapbreaker.paths import relative
 from snapbreaker.writers import Inode, Scan, Writer
 from snapbreaker_backends.filecopy.copies import GONE, Copies, Copy, Packed, PackedBlock, Recorded, wait_for_tick
+from snapbreaker_backends.filecopy.links import links_of_all
 from snapbreaker_backends.filecopy.pack import PackWriter
 from snapbreaker_backends.filecopy.regions import entries_of, in_region, regions_of
 
@@ -42,11 +43,12 @@ class Recorder:
     """One checkpoint of one volume in the making. ``frozen_seconds`` is how long writers were held in all."""
 
     def __init__(
-        self, volume: Volume, creation: Creation, pack: PackWriter, borrowed: InodeSet | None = None
+        self, volume: Volume, creation: Creation, pack: PackWriter, linked: InodeSet | None = None
     ) -> None:
+        """``linked`` are the inodes that get a link in this checkpoint's own vault."""
         self._volume, self._policy, self._progress = volume, creation.policy, creation.progress
         self._pack = pack
-        self._tree = live_tree(volume, creation, borrowed)
+        self._tree = live_tree(volume, creation, linked)
         self._copies = Copies(self._tree, pack)
         self._scan = Scan(volume, creation.policy, self._locate)
         self._growing = any(one is PathClass.KEEP_CONTENT for _, one in creation.policy.classes)
@@ -282,6 +284,10 @@ class Recorder:
             self._progress(phase, self._count, self._pack.size)
 
 
-def live_tree(volume: Volume, creation: Creation, borrowed: InodeSet | None = None) -> LiveTree:
+def live_tree(volume: Volume, creation: Creation, linked: InodeSet | None = None) -> LiveTree:
+    """Without the links of all vaults, those in this checkpoint's own one too (``linked``, which may grow)."""
+    borrowed = links_of_all(volume.vault_base, but=creation.vault)
+    if linked is not None:
+        borrowed.append(linked)
     skip = [os.fsencode(relative(path, volume.root)) for path in volume.skip]
     return LiveTree(volume.root, creation.policy, skip=skip, borrowed=borrowed)
