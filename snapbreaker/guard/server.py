@@ -37,7 +37,7 @@ from snapbreaker.linux.fanotify import (
 )
 from snapbreaker.linux.lease import nobody_writes
 
-BEAT = 0.1  # s between two signs of life, at most
+BEAT = 0.05  # s between two signs of life, at most
 PATIENCE = 30.0  # s that a writer is kept waiting for its file to be saved; then it gets it unsaved
 HOLD = 5.0  # s that it waits when the file could not be saved: the breaker trips meanwhile, and ends it
 CLOSING = 2.0  # s in which, at the end, what was announced before is looked at
@@ -102,13 +102,13 @@ class Server:
             poll.register(fd, select.POLLIN)
         ending, deadline, drained = False, 0.0, False
         while not ending or self._saver.at_work or not (drained or time.monotonic() > deadline):
-            began = time.time_ns()
             ready = dict(poll.poll(_CLOSING_POLL if ending else BEAT * 1000))
+            began = time.time_ns()
             with self._lock:
                 if self._control in ready and not self._listen():
                     poll.unregister(self._control)  # the worker is gone; whoever finishes its work ends us
                 self._take_changes()
-            drained = self._group not in ready or self._take()
+            drained = self._take()
             if drained and not self._blind:
                 self._seen = began
             self.sign()

