@@ -57,7 +57,7 @@ SILENCE = 1.0  # s without a sign of life after which the guard is killed
 STARTING = 5.0  # s until a guard that does not answer is given up
 ENDING = 35.0  # s that it may take to save what is still to be saved
 ASK_BEFORE_ACCESS = True  # where the kernel can; tests switch it off, to be on an older kernel
-_POLL = 0.02
+_POLL, _LEAVING = 0.02, 2.0
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 _GROUP = FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS | FAN_REPORT_TID
 _EVENT = os.O_RDONLY | os.O_CLOEXEC | os.O_LARGEFILE | os.O_NOATIME | os.O_NONBLOCK
@@ -160,7 +160,7 @@ class Guard:
             os.close(self.watchdog_fd)
             self.watchdog_fd = -1
         with suppress(ChildProcessError):
-            if not _ended(self.pid, 2.0):
+            if not _ended(self.pid, _LEAVING):
                 with suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
@@ -184,6 +184,9 @@ def end(vault: str) -> None:
             time.sleep(_POLL / 4)
     if watchdog is not None and is_alive(watchdog):
         send_signal(watchdog, signal.SIGCONT)  # it has nothing to do any more but to end
+        deadline = time.monotonic() + _LEAVING
+        while is_alive(watchdog) and time.monotonic() < deadline:
+            time.sleep(_POLL / 4)
 
 
 def _ended(pid: int, timeout: float) -> bool:
