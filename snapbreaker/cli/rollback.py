@@ -28,6 +28,7 @@ from snapbreaker.report.wording import path_text
 from snapbreaker.rollback import roll_back
 from snapbreaker.signals import deferred
 from snapbreaker.story import Story
+from snapbreaker.trees import source
 
 EXAMPLES = """\b
 Examples:
@@ -121,7 +122,9 @@ def _goal(record: Record, whole: bool, paths: tuple[str, ...]) -> Goal:
     if state is State.FAILED:
         return _again(record, Goal.from_dict(record.status.get("goal", {})), paths)
     if state is State.ROLLED_BACK and paths and not Goal.from_dict(record.status.get("goal", {})).undo:
-        return Goal(undo=False, paths=paths)  # of a halted run all that it recorded is still there
+        for volume in record.meta.volumes:
+            source(volume, undo=False).close()  # refused where nothing is kept of a run that was undone
+        return Goal(undo=False, paths=paths)
     if state is not State.COMMITTED:
         raise CheckpointError(f"checkpoint {record.id} is {state}: there is nothing to undo")
     if not whole:

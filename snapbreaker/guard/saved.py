@@ -1,9 +1,9 @@
 """What a guard has saved, as it lies in the vault: ``guard.log``, and the content in ``saved.0`` and ``saved.1``.
 
 The log has a JSON object a line, each with a checksum before it; a line counts when it is whole. Log and content
-are written before the writer that a file was saved from gets it, and on disk within about ``SYNC`` seconds, which
-a line ``safe`` tells. After a power cut, and where the disk has failed (``broken``), what was saved later does not
-count; a file changed later is lost.
+are written before the writer that a file was saved from gets it. They are on disk then, too, or soon, where many
+are written in a row; a line ``safe`` tells. After a power cut, and where the disk has failed (``broken``), what
+was saved later does not count; a file changed later is lost.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from snapbreaker.linux.clone import copy_range, data_ranges
 
 _LARGE = 8 << 20  # bytes; such files have a thread of their own, so that nobody waits behind one
 _BLOCK = 1 << 20
+_SYNCED = 20  # files a second, that are on disk before their writers go on
 _QUIET_ROUNDS = 20  # of ``SYNC`` after which the log is told that all is well though nothing was saved
 
 Done = Callable[[int, OSError | None], None]
@@ -33,6 +34,7 @@ class Saver:
         self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(len(PACKS))]
         self._saved = self._synced = 0  # how many files
         self.broken = False
+        self._credit, self._credited = float(_SYNCED), time.monotonic()
 
     def start(self) -> None:
         for thread in self._threads:
@@ -72,6 +74,17 @@ class Saver:
         with suppress(OSError):
             self._log.add(broken=True)
 
+    def _may_sync(self) -> bool:
+        """Whether a writer waits until its file is on disk: not where hundreds are changed in a row."""
+        with self._writing:
+            now = time.monotonic()
+            self._credit = min(_SYNCED, self._credit + (now - self._credited) * _SYNCED)
+            self._credited = now
+            if self._credit < 1:
+                return False
+            self._credit -= 1
+            return True
+
     def _sync(self) -> None:
         with self._writing:
             began, count = time.time_ns(), self._saved
@@ -96,6 +109,8 @@ class Saver:
             inode, fd = task
             try:
                 end = self._store(number, inode, fd, end)
+                if self._may_sync():
+                    self.sync()
                 self._done(inode, None)
             except OSError as error:
                 self._done(inode, error)

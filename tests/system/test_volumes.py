@@ -276,7 +276,7 @@ def test_a_volume_that_is_missing_after_a_crash(make_volume: MakeVolume, make_ma
     told = report(machine)
     assert told["outcome"] == "failed"
     assert any("is the filesystem of /home still mounted?" in one["text"] for one in told["failures"])
-    assert set(differences(before, snapshots(machine, volumes))) == {"/home"}
+    assert set(differences(before, snapshots(machine, volumes))) == {"/home"}, told
     mount(machine, volumes["/home"], "/home")
     again = machine.snapbreaker("rollback", "--last", "--yes")
     assert again.returncode == 0, again.stderr
