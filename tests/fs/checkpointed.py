@@ -63,6 +63,7 @@ class Checkpointed:
         self.root, self.store, self.backend = root, Store(home / "store"), backend
         self.guards = Guards(lambda pid: None) if guarded else None
         self.record: Record | None = None
+        self.told: set[str] = set()
 
     @property
     def made(self) -> Record:
@@ -95,12 +96,17 @@ class Checkpointed:
         return redo(self.made)
 
     def recover(self) -> int:
-        """As `recover`, when all who worked on it are dead. Returns its exit code."""
+        """As `recover`, when all who worked on it are dead. Returns its exit code; ``told`` are the paths that it
+        names when that is not 0.
+        """
         quiet = Quiet()
         code = recover(self.store, quiet)
         assert quiet.failures == []
+        self.told = set()
         if code:
+            assert quiet.report is not None
             print(quiet.report)
+            self.told = {note.path for note in (*quiet.report.differences, *quiet.report.failures)}
         return code
 
     def found(self) -> Record | None:

@@ -1,13 +1,15 @@
-"""Helpers of the tests of the process side: watch a command from outside, in a process of its own."""
+"""Helpers of the tests of the process side: who has come of whom, and a command watched from outside."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +61,22 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def descendants(pid: int) -> list[int]:
+    """Those of whom every ancestor up to ``pid`` still lives."""
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """SIGKILL each, ourselves last."""
+    for pid in sorted(pids, key=lambda pid: pid == os.getpid()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

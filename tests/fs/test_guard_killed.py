@@ -11,7 +11,8 @@ import pytest
 
 from tests.fs.conftest import MakeFilesystem
 from tests.fs.guarded import Scene, processes
-from tests.fs.test_run_killed import children, settle
+from tests.fs.processes import children
+from tests.fs.test_run_killed import settle
 from tests.lab.tool import Tool, wait_for
 
 SEED = "as it was before\n"
@@ -64,7 +65,7 @@ def test_snapbreaker_killed(scene: Scene, victims: str) -> None:
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=60)
     if victims == "everyone":
-        settle(scene.tool)
+        assert settle(scene.tool).status == 0
     else:
         assert process.returncode == 1
     scene.assert_exact()

@@ -1,66 +1,127 @@
-"""Every call by which a process changes a file, counted; before one of them something happens.
+"""Every call by which snapbreaker changes a file, counted in all its processes; before one something happens.
 
 ``snapbreaker.files.ops`` announces what the file engine does. This is for all the rest too, for what makes a
-record, a vault, links, a pack and a manifest: the functions of Python through which that goes. Processes that are
-forked afterwards go on unharmed.
+record, a vault, links, a pack, a manifest, and what the guard saves: the functions of Python through which that
+goes.
+
+    python3 -m tests.lab.steps TRAIL ERROR PROCESS NUMBER ARGUMENT…
+
+is snapbreaker in which one step fails with ERROR (``EIO`` …). With ``-`` for it none does, and each step is noted
+in the file TRAIL. ARGUMENTs are snapbreaker's own.
 """
 
 from __future__ import annotations
 
 import builtins
+import errno
 import fcntl
 import functools
 import io
 import os
+import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from snapbreaker.linux import inode
 
 _OS = (
     *("link", "mkdir", "rename", "replace", "unlink", "rmdir", "symlink", "mknod"),
-    *("write", "pwrite", "pwritev", "writev", "copy_file_range", "truncate", "ftruncate", "posix_fallocate"),
+    *("pwrite", "pwritev", "writev", "copy_file_range", "truncate", "ftruncate", "posix_fallocate"),
     *("fsync", "fdatasync", "utime", "chmod", "fchmod", "chown", "fchown", "setxattr", "removexattr"),
 )
 _CHANGES = 1  # the direction of requests of ioctl(2) that change something: _IOC_WRITE of <asm-generic/ioctl.h>
 _WRITERS = ("_renameat2", "_syncfs", "_linkat")
+_open, _write, _close, _fork = os.open, os.write, os.close, os.fork
+FIRST = "0"
+TELL, FORK = "tell", "fork"  # what is said to another process or to the kernel, which no disk can break
+
+
+class Step(NamedTuple):
+    """``process`` is ``0`` for the one that began to count, ``0.2`` for the second that it forked. ``number``: in
+    that process, from 1.
+    """
+
+    process: str
+    number: int
+    name: str
+
+    @property
+    def can_fail(self) -> bool:
+        return self.name not in (TELL, FORK)
 
 
 class Steps:
-    """``act`` is called ahead of step ``at``, the first is 1; 0: only count. ``trail`` are their names."""
+    """``act`` is called ahead of the step ``at``; if it is ``lasting``, ahead of all that follow in that process,
+    too. Without any each step is noted in the file ``trail``.
+    """
 
-    def __init__(self, at: int = 0, act: Callable[[], None] = lambda: None) -> None:
-        self.at, self.act = at, act
-        self.trail: list[str] = []
-        self._process = os.getpid()
+    def __init__(
+        self, trail: Path, at: Step | None = None, act: Callable[[], None] = lambda: None, lasting: bool = False
+    ) -> None:
+        self._trail, self._at, self._act, self._lasting = os.fspath(trail), at, act, lasting
+        self._enter(FIRST)
 
-    @property
-    def count(self) -> int:
-        return len(self.trail)
+    def _enter(self, process: str) -> None:
+        self._process, self._pid = process, os.getpid()
+        self._count = self._forks = 0
+        self._lock = threading.Lock()
 
     def take(self, name: str) -> None:
-        if os.getpid() != self._process:
-            return
-        self.trail.append(name)
-        if self.count == self.at:
-            print(f"step {self.at}: {name}", file=sys.stderr)
-            self.act()
+        if os.getpid() != self._pid:
+            return  # on its way to another program
+        with self._lock:
+            self._count += 1
+            number = self._count
+        if self._at is None:
+            self._note(name)
+        elif self._process == self._at.process and (
+            number == self._at.number or (self._lasting and number > self._at.number and name != TELL)
+        ):
+            self._act()
+
+    def fork(self) -> int:
+        """In place of ``os.fork``."""
+        self.take(FORK)
+        self._forks += 1
+        pid = _fork()
+        if pid == 0:
+            self._enter(f"{self._process}.{self._forks}")
+        return pid
+
+    def _note(self, name: str) -> None:
+        # The guard holds no descriptor that it does not know.
+        fd = _open(self._trail, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        _write(fd, f"{self._process} {name}\n".encode())
+        _close(fd)
+
+
+def read_trail(trail: Path) -> list[Step]:
+    """What was noted: the steps in the order in which they were taken."""
+    counts: dict[str, int] = {}
+    found = []
+    for line in trail.read_text().splitlines():
+        process, name = line.split()
+        counts[process] = counts.get(process, 0) + 1
+        found.append(Step(process, counts[process], name))
+    return found
 
 
 @contextmanager
 def counted(steps: Steps) -> Iterator[Steps]:
-    """While it lasts every step is taken through ``steps``."""
+    """While it lasts every step is taken through ``steps``; in a process that is forked meanwhile to its end."""
     genuine: list[tuple[Any, str, Any]] = []
 
-    def wrap(owner: Any, name: str, counts: Callable[..., bool] = lambda *_, **__: True) -> None:
+    def wrap(owner: Any, name: str, named: Callable[..., str] | None = None) -> None:
         function = getattr(owner, name)
 
         @functools.wraps(function)
         def step(*args: Any, **more: Any) -> Any:
-            if counts(*args, **more):
-                steps.take(name)
+            if called := named(*args, **more) if named else name:
+                steps.take(called)
             return function(*args, **more)
 
         genuine.append((owner, name, function))
@@ -68,12 +129,14 @@ def counted(steps: Steps) -> Iterator[Steps]:
 
     for name in _OS:
         wrap(os, name)
-    wrap(os, "open", lambda path, flags, *_, **__: bool(flags & (os.O_CREAT | os.O_TRUNC)))
-    wrap(fcntl, "ioctl", lambda fd, request, *_: request >> 30 & 3 == _CHANGES)
+    wrap(os, "write", lambda fd, *_: "write" if stat.S_ISREG(os.fstat(fd).st_mode) else TELL)
+    wrap(os, "open", lambda path, flags, *_, **__: "open" if flags & (os.O_CREAT | os.O_TRUNC) else "")
+    wrap(fcntl, "ioctl", lambda fd, request, *_: "ioctl" if request >> 30 & 3 == _CHANGES else "")
     for name in _WRITERS:
         wrap(inode, name)
-    genuine.append((builtins, "open", open))
+    genuine += [(builtins, "open", open), (os, "fork", os.fork)]
     builtins.open = _opener(steps)
+    os.fork = steps.fork
     try:
         yield steps
     finally:
@@ -97,3 +160,24 @@ def _opener(steps: Steps) -> Any:
         return io.BufferedWriter(File(path, "w"))
 
     return opened
+
+
+def error(code: int) -> Callable[[], None]:
+    def fail() -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def main() -> None:
+    trail, name, process, number = sys.argv[1:5]
+    del sys.argv[1:5]
+    at, act = (None, None) if name == "-" else (Step(process, int(number), ""), error(getattr(errno, name)))
+    from snapbreaker.cli.main import launch
+
+    with counted(Steps(Path(trail), at, act or (lambda: None))):
+        launch()
+
+
+if __name__ == "__main__":
+    main()
