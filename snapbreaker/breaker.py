@@ -95,7 +95,8 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
         watched = _watch(request, spec, around, lifeline, story)
     except (CommandNotFound, CommandNotExecutable, CheckpointError, UsageError):  # nothing was run
         around.remove()
-        discard(record)
+        with suppress(OSError, SnapbreakerError):  # the first error is the one to tell; `recover` does the rest
+            discard(record)
         raise
     try:
         issue = watched.issue or _checked(request, spec, story)
@@ -152,8 +153,7 @@ def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: L
     record, narrator, tree = story.record, story.narrator, around.tree
     judge = Judge(request.rules, strict=request.strict)
     log = OutputLog(record.path)
-    # Durable before the command starts: whoever finds "running" knows that there may be processes to kill.
-    record.enter(State.RUNNING, tree=tree.describe())
+    _enter_running(record, tree)
     lock_memory()
 
     def supervisor_died() -> Issue:
@@ -177,6 +177,14 @@ def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: L
     log.close()
     story.watched = watched
     return watched
+
+
+def _enter_running(record: Record, tree: ProcessTree) -> None:
+    """Durable before the command starts: whoever finds "running" knows that there may be processes to kill."""
+    try:
+        record.enter(State.RUNNING, tree=tree.describe())
+    except OSError as error:
+        raise CheckpointError(f"the run cannot be noted in {record.path}: {error.strerror}") from error
 
 
 def _checked(request: RunRequest, spec: RunSpec, story: Story) -> Issue | None:

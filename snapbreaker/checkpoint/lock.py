@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 
 from snapbreaker.errors import CheckpointError, LockHeld
 
@@ -42,9 +43,11 @@ class Lock:
                     f"another snapbreaker is at work ({holder})", "wait until it has ended, then try again"
                 ) from None
             self.close()
-            raise CheckpointError(f"cannot take the lock {path}: {error.strerror}", "run as root") from error
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"pid {os.getpid()}, {self.purpose}\n".encode(), 0)
+            hint = "run as root" if error.errno in (errno.EACCES, errno.EPERM) else ""
+            raise CheckpointError(f"cannot take the lock {path}: {error.strerror}", hint) from error
+        with suppress(OSError):  # it is ours all the same; only who has it others will not be told
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, f"pid {os.getpid()}, {self.purpose}\n".encode(), 0)
         return self
 
     def close(self) -> None:

@@ -223,7 +223,11 @@ def _be_watchdog(mountpoint: str, vault: str, wanted: InodeSet, control: int) ->
     """Hold no descriptor of the guard's group: a dead guard must be the last one that has it."""
     try:
         _detach({control})
-        beat = _beat_of(vault)
+        try:
+            beat = _beat_of(vault)
+        except OSError as error:
+            _refuse(control, error)
+            raise
         guard = os.fork()
         if guard == 0:
             _be_guard(mountpoint, vault, wanted, control, beat)
@@ -290,7 +294,14 @@ def _be_guard(mountpoint: str, vault: str, wanted: InodeSet, control: int, beat:
             server.serve()
     except BaseException as error:
         if not said:
-            with suppress(OSError):
-                os.write(control, b"-" + os.fsencode(f"{error}"))
+            _refuse(control, error)
     finally:
         os._exit(0)
+
+
+def _refuse(control: int, error: BaseException) -> None:
+    """Tell the worker why there will be no guard."""
+    where = f": {os.fsdecode(error.filename)}" if isinstance(error, OSError) and error.filename else ""
+    why = error.strerror if isinstance(error, OSError) else None
+    with suppress(OSError):
+        os.write(control, b"-" + os.fsencode(f"{why or error}{where}"))

@@ -12,6 +12,9 @@ def sync_directory(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
     finally:
         os.close(fd)
 
@@ -25,9 +28,10 @@ def write_file(path: str, data: bytes) -> None:
     try:
         _write_new(temporary, data)
         os.rename(temporary, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             os.unlink(temporary)
+        error.filename = error.filename or path
         raise
     sync_directory(os.path.dirname(path))
 

@@ -19,7 +19,7 @@ from tests.fs.guarded import marks
 from tests.fs.processes import descendants, kill_all
 from tests.lab import inodes, soak
 from tests.lab.loopfs import LoopFilesystem
-from tests.lab.steps import Step, Steps, read_trail
+from tests.lab.steps import Step, Steps, fail, read_trail
 
 KILLED = -signal.SIGKILL
 FAILED, ISSUE, UNVERIFIED = 10, 20, 30  # exit codes of the process that works
@@ -41,10 +41,7 @@ def die_together(first: int) -> None:
 
 
 def failing(code: int) -> Act:
-    def fail(_first: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return fail
+    return lambda _first: fail(code)
 
 
 def some(trail: Sequence[Step]) -> Sequence[Step]:

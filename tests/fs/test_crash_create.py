@@ -59,9 +59,10 @@ def running(ground: Ground) -> Work:
     def work(steps: Steps) -> int:
         try:
             with counted(steps):
-                ground.now.begin()
+                ground.now.create()
         except SnapbreakerError:
             return FAILED
+        ground.now.made.enter(State.RUNNING)
         ground.change_guarded()
         outcome = ground.now.halt()
         told = [

@@ -4,7 +4,7 @@
 record, a vault, links, a pack, a manifest, and what the guard saves: the functions of Python through which that
 goes.
 
-    python3 -m tests.lab.steps TRAIL ERROR PROCESS NUMBER ARGUMENT…
+    python3 -m tests.lab.steps TRAIL ERROR PROCESS NAME NUMBER ARGUMENT…
 
 is snapbreaker in which one step fails with ERROR (``EIO`` …). With ``-`` for it none does, and each step is noted
 in the file TRAIL. ARGUMENTs are snapbreaker's own.
@@ -21,10 +21,11 @@ import os
 import stat
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from snapbreaker.linux import inode
 
@@ -41,13 +42,13 @@ TELL, FORK = "tell", "fork"  # what is said to another process or to the kernel,
 
 
 class Step(NamedTuple):
-    """``process`` is ``0`` for the one that began to count, ``0.2`` for the second that it forked. ``number``: in
-    that process, from 1.
+    """Which call (``number``, from 1) of that ``name`` in a process: ``0`` is the one that began to count, ``0.2``
+    the second that it forked. Its threads may take other steps in between each time.
     """
 
     process: str
-    number: int
     name: str
+    number: int
 
     @property
     def can_fail(self) -> bool:
@@ -67,47 +68,41 @@ class Steps:
 
     def _enter(self, process: str) -> None:
         self._process, self._pid = process, os.getpid()
-        self._count = self._forks = 0
+        self._counts = Counter[str]()
+        self._struck = False
         self._lock = threading.Lock()
 
     def take(self, name: str) -> None:
         if os.getpid() != self._pid:
             return  # on its way to another program
         with self._lock:
-            self._count += 1
-            number = self._count
+            self._counts[name] += 1
+            step = Step(self._process, name, self._counts[name])
         if self._at is None:
-            self._note(name)
-        elif self._process == self._at.process and (
-            number == self._at.number or (self._lasting and number > self._at.number and name != TELL)
-        ):
+            self._note(step)
+        elif step == self._at or (self._struck and self._lasting and step.can_fail):
+            self._struck = True
             self._act()
 
     def fork(self) -> int:
         """In place of ``os.fork``."""
         self.take(FORK)
-        self._forks += 1
         pid = _fork()
         if pid == 0:
-            self._enter(f"{self._process}.{self._forks}")
+            self._enter(f"{self._process}.{self._counts[FORK]}")
         return pid
 
-    def _note(self, name: str) -> None:
+    def _note(self, step: Step) -> None:
         # The guard holds no descriptor that it does not know.
         fd = _open(self._trail, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        _write(fd, f"{self._process} {name}\n".encode())
+        _write(fd, f"{step.process} {step.name} {step.number}\n".encode())
         _close(fd)
 
 
 def read_trail(trail: Path) -> list[Step]:
     """What was noted: the steps in the order in which they were taken."""
-    counts: dict[str, int] = {}
-    found = []
-    for line in trail.read_text().splitlines():
-        process, name = line.split()
-        counts[process] = counts.get(process, 0) + 1
-        found.append(Step(process, counts[process], name))
-    return found
+    lines = (line.split() for line in trail.read_text().splitlines())
+    return [Step(process, name, int(number)) for process, name, number in lines]
 
 
 @contextmanager
@@ -162,20 +157,17 @@ def _opener(steps: Steps) -> Any:
     return opened
 
 
-def error(code: int) -> Callable[[], None]:
-    def fail() -> None:
-        raise OSError(code, os.strerror(code))
-
-    return fail
+def fail(code: int) -> NoReturn:
+    raise OSError(code, os.strerror(code))
 
 
 def main() -> None:
-    trail, name, process, number = sys.argv[1:5]
-    del sys.argv[1:5]
-    at, act = (None, None) if name == "-" else (Step(process, int(number), ""), error(getattr(errno, name)))
+    trail, code, process, name, number = sys.argv[1:6]
+    del sys.argv[1:6]
+    at = None if code == "-" else Step(process, name, int(number))
     from snapbreaker.cli.main import launch
 
-    with counted(Steps(Path(trail), at, act or (lambda: None))):
+    with counted(Steps(Path(trail), at, lambda: fail(getattr(errno, code)))):
         launch()
 
 

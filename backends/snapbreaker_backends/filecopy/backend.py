@@ -183,11 +183,11 @@ def _notes(volume: Volume) -> Iterator[str]:
 def _failure(volume: Volume, creation: Creation, error: OSError, needed: int) -> CheckpointError:
     if error.errno in _FULL:
         with suppress(OSError):
+            needed = needed or allocated(volume, creation)
             pack = _places(creation.vault, creation.record)[0]
-            return _no_space(
-                volume, needed or allocated(volume, creation), free(volume) + os.lstat(pack).st_blocks * 512
-            )
-        return _no_space(volume, needed, free(volume))
+            room = free(volume) + os.lstat(pack).st_blocks * 512
+            if needed > room:
+                return _no_space(volume, needed, room)
     return CheckpointError(f"cannot copy {_place(volume, error)}: {error.strerror}", _remedy(error))
 
 
@@ -209,4 +209,6 @@ def _place(volume: Volume, error: OSError) -> str:
 def _remedy(error: OSError) -> str:
     if error.errno in (errno.EIO, errno.EUCLEAN):
         return "the disk or filesystem is damaged: look at dmesg"
+    if error.errno in _FULL:
+        return "`df`, `df -i` and quotas tell where there is no room"
     return "leave the path out with --keep"

@@ -1,0 +1,69 @@
+"""`snapbreaker run` on a disk that is full or broken: no checkpoint, no command, exit 4 and one line says why."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests import comparer
+from tests.fs import scene
+from tests.fs.ground import that_can_fail
+from tests.lab.loopfs import LoopFilesystem
+from tests.lab.steps import Step, read_trail
+from tests.lab.tool import Result, Tool
+
+COMMAND = "command"  # among the names of steps
+
+
+class Disk:
+    """Runs of a command that does what no rollback takes away: it notes that it ran."""
+
+    def __init__(self, tool: Tool, filesystem: LoopFilesystem) -> None:
+        self.tool, self.filesystem, self.trail = tool, filesystem, tool.home / "trail"
+        self.root = filesystem.path / "scope"
+        self.root.mkdir()
+        scene.seed(self.root)
+        self.before = comparer.snapshot(self.root)
+        self.vaults: set[Path] = set()
+
+    def run(self, error: str, step: Step) -> Result:
+        self.trail.unlink(missing_ok=True)
+        entry = ("-m", "tests.lab.steps", str(self.trail), error, step.process, step.name, str(step.number))
+        change = f"echo - {COMMAND} 1 >>{self.trail}; echo after >{self.root}/link-1; echo ERROR; sleep 9"
+        return self.tool.run(self.root, "sh", "-c", change, entry=entry)
+
+    def steps(self) -> Sequence[Step]:
+        """Those until the command is started."""
+        result = self.run("-", Step("-", "-", 0))
+        assert result.status == 1, result
+        trail = read_trail(self.trail)
+        self.vaults = set(self.filesystem.path.glob(".snapbreaker/*"))
+        return trail[: [step.name for step in trail].index(COMMAND)]
+
+    def judge(self, code: int, step: Step, result: Result) -> None:
+        """A step may fail without doing harm."""
+        told = (step, result)
+        assert comparer.differences(self.before, comparer.snapshot(self.root)) == [], told
+        assert b"Traceback" not in result.stderr, told
+        if self.trail.exists():
+            assert result.status == 1, told
+            self.vaults.update(self.filesystem.path.glob(".snapbreaker/*"))
+            return
+        assert result.status == 4, told
+        why = os.strerror(code).encode()
+        said = [line for line in result.stderr.splitlines() if why in line or b"could not be saved" in line]
+        assert len(said) == 1, told
+        assert said[0].startswith(b"snapbreaker: "), told
+        assert self.tool("recover").status == 0, told
+        assert set(self.filesystem.path.glob(".snapbreaker/*")) == self.vaults, told
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+def test_no_checkpoint(ext4: LoopFilesystem, tool: Tool, code: int) -> None:
+    disk = Disk(tool, ext4)
+    for step in that_can_fail(disk.steps()):
+        disk.judge(code, step, disk.run(errno.errorcode[code], step))
