@@ -193,13 +193,22 @@ class Story:
                 phases.append(Phase("record", ended, done.system_seconds, "packages, units, accounts and ports"))
         if self.outcome is not None:
             back = self.outcome
-            paths = sum(volume.changes.total for volume in back.volumes)
             verifying = sum(volume.verify_seconds for volume in back.volumes)
-            phases.append(Phase("restore", back.started, back.restore_seconds, f"{paths} paths put back"))
+            phases.append(Phase("restore", back.started, back.restore_seconds, _put_back(back)))
             verified = back.started + back.restore_seconds
-            phases.append(Phase("verify", verified, verifying, "everything compared again"))
+            whole = all(volume.compared for volume in back.volumes)
+            compared = "everything compared again" if whole else "not everything could be compared"
+            phases.append(Phase("verify", verified, verifying, compared))
             phases += _system_phases(back.system, verified + verifying)
         return phases
+
+
+def _put_back(outcome: Outcome) -> str:
+    paths = sum(volume.changes.total for volume in outcome.volumes)
+    if not all(volume.compared for volume in outcome.volumes):
+        return f"{paths} paths to put back, which was not finished"
+    failed = sum(len({path for path, _ in volume.failures}) for volume in outcome.volumes)
+    return f"{paths - failed} of {paths} paths put back" if failed else f"{paths} paths put back"
 
 
 def _tell_rollback(report: Report, outcome: Outcome) -> None:

@@ -23,7 +23,7 @@ from tests.lab.steps import Step, Steps, fail, read_trail
 
 KILLED = -signal.SIGKILL
 FAILED, ISSUE, UNVERIFIED = 10, 20, 30  # exit codes of the process that works
-STEPS = 6  # of each kind and filesystem in an ordinary test run
+STEPS = 3  # of each kind and filesystem in an ordinary test run
 
 Act = Callable[[int], None]
 """What happens at a step. The number is the pid of the first process."""

@@ -23,7 +23,7 @@ from tests.lab import soak
 from tests.lab.loopfs import FSTYPES, LoopFilesystem
 from tests.lab.tool import Result, Tool, wait_for
 
-KILLS = 6  # on each of three filesystems in an ordinary test run; SNAPBREAKER_SOAK=12: 72
+KILLS = 4  # on each of three filesystems in an ordinary test run; SNAPBREAKER_SOAK=18: 72
 DEPLOY = """
 cd "$1"
 n=0
