@@ -8,6 +8,7 @@ was saved later does not count; a file changed later is lost.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -22,6 +23,7 @@ LOG, BEAT = "guard.log", "guard.beat"
 PACKS = ("saved.0", "saved.1")
 SYNC = 0.1  # s
 _NEVER_ENDS = 1 << 127
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 COARSE_NS = 2 * TICK_NS  # a ctime may be that much older than the change
 
 
@@ -44,12 +46,17 @@ class Watch(NamedTuple):
     orderly: bool
 
 
+class NoRoom(OSError):
+    """A line was not written whole: the filesystem is full. What was written before is not concerned."""
+
+
 class LogWriter:
-    """Appends lines. Raises OSError."""
+    """Appends lines, from any thread. Raises OSError."""
 
     def __init__(self, vault: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self.fd = os.open(f"{vault}/{LOG}", flags, 0o600)
+        self._ahead = b""
 
     def add(self, **line: Any) -> None:
         """On disk when this returns."""
@@ -58,9 +65,16 @@ class LogWriter:
 
     def append(self, **line: Any) -> None:
         data = json.dumps(line, separators=(",", ":")).encode()
-        whole = b"%08x %s\n" % (zlib.crc32(data), data)
-        if os.write(self.fd, whole) != len(whole):
-            raise OSError(28, "the log of saved files could not be written whole")
+        whole = b"%s%08x %s\n" % (self._ahead, zlib.crc32(data), data)
+        self._ahead = b"\n"  # or what is left of a line that was not written whole would spoil this one
+        try:
+            written = os.write(self.fd, whole)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise NoRoom(error.errno, error.strerror) from error
+            raise
+        if written != len(whole):
+            raise NoRoom(errno.ENOSPC, "the log of saved files could not be written whole")
 
     def close(self) -> None:
         os.close(self.fd)

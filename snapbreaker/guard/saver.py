@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from snapbreaker.files.tree import Extent
-from snapbreaker.guard.saved import PACKS, SYNC, LogWriter
+from snapbreaker.guard.saved import PACKS, SYNC, LogWriter, NoRoom
 from snapbreaker.linux.clone import copy_range, data_ranges
 
 _LARGE = 8 << 20  # bytes; such files have a thread of their own, so that nobody waits behind one
@@ -56,12 +56,15 @@ class Saver:
 
     def sync(self) -> None:
         """Have all on disk that was saved until now, and say so in the log; never again after a failure, since the
-        kernel tells of what it could not write only once (fsync(2)). Raises OSError.
+        kernel tells of what it could not write only once (fsync(2)). Where just the log has no room for that line
+        nothing is lost, and the next one says more. Raises OSError.
         """
         if self.broken:
             return
         try:
             self._sync()
+        except NoRoom:
+            raise
         except OSError:
             self.break_off()
             raise

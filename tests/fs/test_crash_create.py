@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +20,7 @@ import pytest
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.files import bounds
+from snapbreaker.guard.saved import SavedFiles
 from snapbreaker.report.model import absolute
 from snapbreaker_backends.filecopy import linking
 from tests.fs.conftest import MakeFilesystem
@@ -139,3 +143,31 @@ def test_guard_killed(guarded: Ground, kill: Act) -> None:
 def test_error_in_guard(guarded: Ground, code: int, lasting: bool) -> None:
     """Its log or what it saves cannot be written, or is not on the disk."""
     attempted(guarded, failing(code), lambda trail: that_can_fail(of_the_guard(trail)), lasting)
+
+
+def test_no_room_for_its_last_line(guarded: Ground) -> None:
+    """Until when it was watching is known all the same, and what a restore has touched since is no loss."""
+
+    def last_write(trail: Sequence[Step]) -> Sequence[Step]:
+        return [step for step in of_the_guard(trail) if step.name == "write"][-1:]
+
+    guarded.new()
+    for ended in guarded.attempts(failing(errno.ENOSPC), running(guarded), last_write):
+        assert ended == 0
+        judge(guarded, ended)
+        guarded.new()
+
+
+def test_died_after_the_changes(guarded: Ground) -> None:
+    guarded.new().begin()
+    guarded.change()
+    time.sleep(0.2)  # more than between two signs of life
+    saved = SavedFiles(guarded.now.made.meta.volumes[0].stored.vault)
+    guardian = saved.guardian
+    saved.close()
+    assert guardian is not None
+    os.kill(guardian.pid, signal.SIGKILL)
+    assert guarded.now.halt().verified
+    guarded.is_before()
+    guarded.now.discard()
+    guarded.nothing_is_left()

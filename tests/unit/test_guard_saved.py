@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from snapbreaker.guard import saved
-from snapbreaker.guard.saved import LogWriter, SavedFiles
+from snapbreaker.guard.saved import LogWriter, NoRoom, SavedFiles
 from snapbreaker.guard.saver import Saver
 from snapbreaker.linux.process import boot_id, identify
 
@@ -72,6 +73,23 @@ def test_a_torn_line_is_none(log: LogWriter, tmp_path: Path) -> None:
     files = SavedFiles(str(tmp_path))
     assert files.get(7) is not None
     assert files.get(8) is None
+
+
+def test_a_line_for_which_there_was_no_room_spoils_no_other(log: LogWriter, tmp_path: Path) -> None:
+    begin(log)
+    save(log, 7)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / saved.LOG).stat().st_size + 20, limits[1]))
+    try:
+        with pytest.raises(NoRoom):
+            save(log, 8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    log.add(lost=9, why="it was changed unseen")
+    files = SavedFiles(str(tmp_path))
+    assert files.get(7) is not None
+    assert files.get(8) is None
+    assert files.lost == {9: "it was changed unseen"}
 
 
 def test_what_is_lost_is_said(log: LogWriter, tmp_path: Path) -> None:

@@ -76,15 +76,19 @@ class LinkedTree(CopiedTree):
 
     def spare_inode(self, entry: Entry) -> tuple[int, bytes] | None:
         """A file that nobody can vouch for comes back too, when size and mtime are its own: verifying tells of it,
-        and it would be gone for good otherwise.
+        and it would be gone for good otherwise. Of any other that is noted now, since its return moves its ctime.
         """
         if not self.is_linked(entry) or self._saved.get(entry.ino) is not None:
             return None
         fd = self._linked(entry)
         try:
             facts = os.fstat(fd)
-            if (facts.st_size, facts.st_mtime_ns) != (entry.size, entry.mtime_ns) or entry.ino in self._saved.lost:
+            try:
                 self._vouch(entry, facts)
+            except ContentLost:
+                own = (facts.st_size, facts.st_mtime_ns) == (entry.size, entry.mtime_ns)
+                if not own or entry.ino in self._saved.lost:
+                    raise
             return (self._links.fd, name_of(entry.ino)) if facts.st_nlink == 1 else None
         finally:
             os.close(fd)
@@ -132,7 +136,7 @@ class LinkedTree(CopiedTree):
             if self._watch is not None:  # what is restored now is touched by us only
                 self._vouched.add(entry.ino, now.mtime_ns)
             return ""
-        if watch.orderly and self._vouched.knows(entry.ino, now.mtime_ns):
+        if self._vouched.knows(entry.ino, now.mtime_ns, entry.mtime_ns):
             return ""
         if not heard:
             return "a container may have changed it in place, which this kernel does not tell the guard"

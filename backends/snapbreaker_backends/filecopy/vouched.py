@@ -1,7 +1,8 @@
 """What a restore knew of linked files before it touched them, for the next attempt, should it be cut off.
 
 A restore renames and links files, which moves their ctime to a time when no guard was watching. The mtime that a
-file had when it was still certain tells from then on that nobody else has written to it.
+file had when it was still certain, or that of the checkpoint which the restore gives it, tells from then on that
+nobody else has written to it.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ class Vouched:
                     inode, mtime_ns, _end = line.split(b" ")
                     self._known[int(inode)] = int(mtime_ns)
 
-    def knows(self, inode: int, mtime_ns: int) -> bool:
-        return self._known.get(inode) == mtime_ns
+    def knows(self, inode: int, mtime_ns: int, restored_ns: int) -> bool:
+        """Whether it is known with the mtime that it has now, or was, and has that of the checkpoint now."""
+        return inode in self._known and mtime_ns in (self._known[inode], restored_ns)
 
     def add(self, inode: int, mtime_ns: int) -> None:
         """Where it cannot be noted (no space) the next attempt knows less."""
-        if self.knows(inode, mtime_ns):
+        if self._known.get(inode) == mtime_ns:
             return
         self._known[inode] = mtime_ns
         with suppress(OSError):
