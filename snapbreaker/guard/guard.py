@@ -136,16 +136,20 @@ class Guard:
         """The checkpoint is complete: what is saved from now on is what is recorded. Raises CheckpointError."""
         try:
             self._control.send(COMPLETE)
-            well = self._control.recv(1) == b"+"
+            answer = self._control.recv(1000)
         except OSError:
-            well = False
-        if not well:
+            answer = b""
+        if answer[:1] == b"-":
+            raise CheckpointError(f"the guard cannot write its log: {os.fsdecode(answer[1:])}", "try again")
+        if answer != b"+":
             raise CheckpointError(self.trouble(), "try again")
 
     def trouble(self) -> str:
         """What is wrong, when ``fd`` is readable."""
         saved = SavedFiles(self.vault)
         try:
+            if saved.broken:
+                return "what the guard saves could not be written to the disk"
             if saved.watch().orderly:
                 return next(iter(saved.lost.values()), "a file could not be saved before it was changed in place")
             return "the guard, which saves files before they are changed in place, has died or did not answer"

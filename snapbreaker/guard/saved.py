@@ -84,7 +84,7 @@ class SavedFiles:
     """The reader's side. Reads on when it is asked for something that it does not know yet: the guard may be
     at work.
 
-    ``lost`` are inodes that changed in place with nothing saved, with the reason.
+    ``lost`` are inodes that changed in place with nothing saved, with the reason. ``broken``: the disk has failed.
     """
 
     def __init__(self, vault: str) -> None:
@@ -97,7 +97,7 @@ class SavedFiles:
         self._safe = 0
         self._place: dict[int, int] = {}  # of those that were saved, in which order
         self._on_disk = 0  # so many of them
-        self._broken = False
+        self.broken = False
         self._packs: dict[int, int] = {}
         self._rest = b""
         self._log = -1
@@ -116,7 +116,7 @@ class SavedFiles:
 
     @property
     def _is_cut_off(self) -> bool:
-        return self._broken or (bool(self.begun) and self.begun["boot"] != boot_id())
+        return self.broken or (bool(self.begun) and self.begun["boot"] != boot_id())
 
     @property
     def early(self) -> dict[int, Saved]:
@@ -191,7 +191,7 @@ class SavedFiles:
         elif "safe" in line:
             self._safe, self._on_disk = line["safe"], line["saved"]
         elif "broken" in line:
-            self._broken = True
+            self.broken = True
         elif "end" in line:
             self._end = line["end"]
         else:

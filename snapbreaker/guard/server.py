@@ -142,9 +142,15 @@ class Server:
                     for (inode,) in _INODE.iter_unpack(message[1:]):
                         self._wanted.discard(inode)
                 else:
-                    self._log.add(ready=time.time_ns())
-                    self._send(b"+")
+                    self._send(self._completed())
         return True
+
+    def _completed(self) -> bytes:
+        try:
+            self._log.add(ready=time.time_ns())
+        except OSError as error:
+            return b"-" + os.fsencode(error.strerror or f"{error}")
+        return b"+"
 
     def _take_changes(self) -> None:
         """Under the lock. Where access is asked for, a change is news only where that was switched off."""
