@@ -61,7 +61,6 @@ class Ground:
         self.root = filesystem.path / "scope"
         self.after: Facts = {}
         self.number = 0
-        self.trail: list[Step] = []
         self.seed()
 
     def seed(self) -> None:
@@ -167,8 +166,7 @@ class Ground:
         trail = self.home / "trail"
         trail.write_text("")
         yield in_child(lambda: work(Steps(trail)))
-        self.trail = read_trail(trail)
-        for step in choose(self.trail):
+        for step in choose(read_trail(trail)):
             print(step)
             yield in_child(lambda step=step: work(Steps(trail, step, partial(act, os.getpid()), lasting)))  # type: ignore[misc]
 
