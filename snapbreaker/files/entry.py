@@ -77,9 +77,14 @@ class Aspect(Flag):
 
 
 class Change(NamedTuple):
-    """One path that differs: ``old`` is None when it was added, ``new`` when it was removed."""
+    """One path that differs: ``old`` is None when it was added, ``new`` when it was removed.
+
+    Of one that is on both sides and of the same type ``was`` and ``now`` are the details, as they were compared.
+    """
 
     path: bytes
     old: Entry | None
     new: Entry | None
     aspects: Aspect
+    was: Details | None = None
+    now: Details | None = None

@@ -17,7 +17,7 @@ from snapbreaker.files.view import View, entry_of
 from snapbreaker.files.walk import DIRECTORY, NOT_THERE, Walk, open_quietly, sizes
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.btrfs import ROOT_INODE, is_read_only, is_subvolume
-from snapbreaker.linux.inode import get_flags, get_project
+from snapbreaker.linux.inode import get_flags_and_project
 from snapbreaker.linux.libc import failure
 from snapbreaker.linux.openat import open_beneath
 from snapbreaker.linux.xattr import read_xattrs, read_xattrs_at
@@ -133,7 +133,7 @@ class LiveTree(Tree):
             fd = self.open_entry(entry)
             try:
                 read_only = entry.subvolume and self._is_read_only(path, fd)
-                return Details(get_flags(fd), get_project(fd), read_xattrs(fd), b"", read_only)
+                return Details(*get_flags_and_project(fd), read_xattrs(fd), b"", read_only)
             except OSError as error:
                 error.filename = path
                 raise
@@ -149,6 +149,16 @@ class LiveTree(Tree):
     def content(self, entry: Entry) -> Content:
         """See ``Tree.content``. ESTALE when the path is no longer a regular file."""
         return plain_content(self.open_entry(entry))
+
+    def read(self, entry: Entry) -> tuple[Details, Content]:
+        """See ``Tree.read``: one descriptor for both. ESTALE as ``content``."""
+        content = self.content(entry)
+        try:
+            return Details(*get_flags_and_project(content.fd), read_xattrs(content.fd)), content
+        except OSError as error:
+            content.close()
+            error.filename = entry.path
+            raise
 
     def open_entry(self, entry: Entry) -> int:
         """A descriptor, for reading, of a regular file or directory; the caller closes it.

@@ -117,15 +117,14 @@ class Staging:
         fd = ops.create(directory, name)
         try:
             metadata.prepare(fd, step.details)
-            if entry.size and not self._clone(entry, fd):
+            if entry.size:
                 content = self._old.content(entry)
                 try:
                     ops.fill(fd, content)
                 finally:
                     content.close()
             self.octets += entry.size
-            metadata.settle_new(fd, entry, step.details)
-            return os.fstat(fd).st_ino
+            return metadata.settle_new(fd, entry, step.details)
         finally:
             os.close(fd)
 
@@ -139,16 +138,6 @@ class Staging:
             return os.fstat(fd).st_ino
         finally:
             os.close(fd)
-
-    def _clone(self, entry: Entry, fd: int) -> bool:
-        """Clone a file of a snapshot whole, without asking where its data lies: on btrfs that takes longer."""
-        if not isinstance(self._old, LiveTree):
-            return False
-        source = self._old.open_entry(entry)
-        try:
-            return ops.clone(source, fd) and os.fstat(fd).st_size == entry.size
-        finally:
-            os.close(source)
 
     def _make_directory(self, step: Step, directory: int, name: bytes) -> None:
         if step.snapshot:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from typing import Self
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.files.entry import Details, Entry
+from snapbreaker.linux.clone import data_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +21,31 @@ class Extent:
     length: int
 
 
-@dataclass(slots=True)
 class Content:
     """A regular file's bytes: open ``fd`` plus where its data lies; everything between is a hole.
 
-    For a plain file ``source == offset`` in each extent; in a pack file they differ. The receiver must call
-    ``close()``; ``owned`` false means that the descriptor belongs to the tree.
+    Without ``extents`` it is a plain file, whose holes are looked for when they are first asked for. The receiver
+    must call ``close()``; ``owned`` false means that the descriptor belongs to the tree.
     """
 
-    fd: int
-    size: int
-    extents: tuple[Extent, ...]
-    owned: bool = True
+    __slots__ = ("_extents", "fd", "owned", "plain", "size")
+
+    def __init__(
+        self, fd: int, size: int, extents: tuple[Extent, ...] | None = None, owned: bool = True
+    ) -> None:
+        self.fd, self.size, self.owned = fd, size, owned
+        self.plain = extents is None
+        self._extents = extents
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """Where the data lies, in order. Raises OSError."""
+        if self._extents is None:
+            ranges = data_ranges(self.fd, self.size)
+            self._extents = tuple(Extent(start, start, end - start) for start, end in ranges)
+        return self._extents
 
     def close(self) -> None:
-        import os
-
         if self.owned and self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -67,6 +78,10 @@ class Tree(ABC):
     @abstractmethod
     def content(self, entry: Entry) -> Content:
         """The bytes of a regular file. Raises ContentLost where they are gone."""
+
+    def read(self, entry: Entry) -> tuple[Details, Content]:
+        """``details`` and ``content`` of a regular file at once, which is quicker where both are to be opened."""
+        return self.details(entry), self.content(entry)
 
     def candidates(self, live: Tree) -> Collection[bytes] | None:
         """Paths at which ``live`` may differ from this tree, where that can be told without a walk; else None.

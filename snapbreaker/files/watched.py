@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from snapbreaker.files.entry import Entry
+from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.tree import Content, Tree
 from snapbreaker.files.wrapped import Wrapped
 from snapbreaker.progress import Progress
@@ -14,7 +14,7 @@ _EVERY_OCTETS = 16 << 20
 
 
 class Watched(Wrapped):
-    """``tree``, whose entries, and the bytes of files that are asked for, are counted."""
+    """``tree``, whose entries, and the sizes of files whose content is asked for, are counted."""
 
     def __init__(self, tree: Tree, phase: str, progress: Progress) -> None:
         super().__init__(tree)
@@ -35,11 +35,17 @@ class Watched(Wrapped):
         return self._tree.lookup(path)
 
     def content(self, entry: Entry) -> Content:
-        content = self._tree.content(entry)
-        self._octets += sum(extent.length for extent in content.extents)
+        self._count(entry.size)
+        return self._tree.content(entry)
+
+    def read(self, entry: Entry) -> tuple[Details, Content]:
+        self._count(entry.size)
+        return self._tree.read(entry)
+
+    def _count(self, octets: int) -> None:
+        self._octets += octets
         if self._octets - self._told >= _EVERY_OCTETS:
             self._tell()
-        return content
 
     def _tell(self) -> None:
         self._told = self._octets

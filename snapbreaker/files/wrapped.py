@@ -26,5 +26,8 @@ class Wrapped(Tree):
     def content(self, entry: Entry) -> Content:
         return self._tree.content(entry)
 
+    def read(self, entry: Entry) -> tuple[Details, Content]:
+        return self._tree.read(entry)
+
     def stands_for(self, entry: Entry, other: Entry) -> bool:
         return self._tree.stands_for(entry, other)
