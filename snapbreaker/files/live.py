@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from snapbreaker.files.bounds import Bounds, divide
 from snapbreaker.files.content import plain_content
@@ -123,6 +123,31 @@ class LiveTree(Tree):
                 return None
             error.filename = path
             raise
+
+    def lookups(self, paths: Iterable[bytes]) -> Iterator[Entry | None]:
+        """See ``Tree.lookups``."""
+        view, parents = self._view, self._parents
+        directory, shown, unread = b"", not view.leaves_out(b""), view.unread_in(b"", True)
+        for path in paths:
+            above, _, name = path.rpartition(b"/")
+            if above != directory:
+                directory, shown, unread = above, not self._is_left_out(above), view.unread_in(above, True)
+            if not shown:
+                yield None
+                continue
+            if not path or name in unread:
+                yield self.lookup(path)
+                continue
+            try:
+                status = os.stat(name, dir_fd=parents.get(above), follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in NOT_THERE:
+                    error.filename = path
+                    raise
+                yield None
+                continue
+            is_directory = stat.S_ISDIR(status.st_mode)
+            yield self.lookup(path) if is_directory else view.own_links(entry_of(path, status))
 
     def details(self, entry: Entry) -> Details:
         """See ``Tree.details``. ESTALE when the path has become another kind of file."""

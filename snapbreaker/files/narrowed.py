@@ -40,9 +40,9 @@ def narrowed(
     at ``candidates`` and below directories there that are not the same on both sides. ``touched`` are shown
     anyway, with the directories above.
     """
+    paths = sorted({*candidates, *_above(touched)}, key=sort_key)
     olds, news = [], []
-    for path in sorted({*candidates, *_above(touched)}, key=sort_key):
-        then, now = old.lookup(path), new.lookup(path)
+    for path, then, now in zip(paths, old.lookups(paths), new.lookups(paths), strict=True):
         whole = _goes_whole(then, now)
         olds.append((path, then, whole))
         news.append((path, now, whole))

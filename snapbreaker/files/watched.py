@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.tree import Content, Tree
@@ -29,10 +29,14 @@ class Watched(Wrapped):
             yield entry
 
     def lookup(self, path: bytes) -> Entry | None:
-        self._entries += 1
-        if not self._entries % _EVERY:
-            self._tell()
-        return self._tree.lookup(path)
+        return next(self.lookups([path]))
+
+    def lookups(self, paths: Iterable[bytes]) -> Iterator[Entry | None]:
+        for entry in self._tree.lookups(paths):
+            self._entries += 1
+            if not self._entries % _EVERY:
+                self._tell()
+            yield entry
 
     def content(self, entry: Entry) -> Content:
         self._count(entry.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.tree import Content, Tree
@@ -19,6 +19,9 @@ class Wrapped(Tree):
 
     def lookup(self, path: bytes) -> Entry | None:
         return self._tree.lookup(path)
+
+    def lookups(self, paths: Iterable[bytes]) -> Iterator[Entry | None]:
+        return self._tree.lookups(paths)
 
     def details(self, entry: Entry) -> Details:
         return self._tree.details(entry)
