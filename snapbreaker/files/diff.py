@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator
 
 from snapbreaker.errors import ContentLost
 from snapbreaker.files.content import is_shared, same_content, same_sparseness
-from snapbreaker.files.entry import Aspect, Change, Details, Entry
+from snapbreaker.files.entry import Aspect, Change, Details, Entry, sort_key
 from snapbreaker.files.links import LinkGroups
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.touched import Touched
-from snapbreaker.files.tree import Content, Tree, sort_key
+from snapbreaker.files.tree import Content, Tree
 
 __all__ = ["Proof", "diff"]
 
@@ -48,19 +48,24 @@ def diff(
 
     ``new`` may change meanwhile: a path that vanishes is REMOVED. Raises OSError for anything else.
     """
-    return _Comparison(old, new, policy, proof.last_ctime(), Touched(touched)).run(below)
+    comparison = Comparison(old, new, policy, proof, touched)
+    yield from comparison.run(old.walk(below), new.walk(below))
+    yield from comparison.groups.changes()
 
 
-class _Comparison:
-    def __init__(self, old: Tree, new: Tree, policy: Policy, last_ctime: int, touched: Touched) -> None:
+class Comparison:
+    """The work of ``diff``, on walks of the two trees or of a part of them. The paths that are one of several hard
+    links are left in ``groups``.
+    """
+
+    def __init__(self, old: Tree, new: Tree, policy: Policy, proof: Proof, touched: Collection[bytes]) -> None:
         self._old, self._new = old, new
-        self._last_ctime, self._touched = last_ctime, touched
+        self._last_ctime, self._touched = proof.last_ctime(), Touched(touched)
         self._policy = policy if any(c is PathClass.KEEP_CONTENT for _, c in policy.classes) else Policy()
-        self._groups = LinkGroups()
+        self.groups = LinkGroups()
         self._known: dict[tuple[int, ...], _Found] = {}
 
-    def run(self, below: bytes) -> Iterator[Change]:
-        olds, news = self._old.walk(below), self._new.walk(below)
+    def run(self, olds: Iterator[Entry], news: Iterator[Entry]) -> Iterator[Change]:
         last_ctime, touched = self._last_ctime, self._touched
         a, b = next(olds, None), next(news, None)
         while a is not None and b is not None:
@@ -83,16 +88,15 @@ class _Comparison:
         while b is not None:
             yield self._added(b)
             b = next(news, None)
-        yield from self._groups.changes()
 
     def _removed(self, entry: Entry) -> Change:
         if not self._keeps_content(entry.path):
-            self._groups.note(entry, None)
+            self.groups.note(entry, None)
         return Change(entry.path, entry, None, Aspect.REMOVED)
 
     def _added(self, entry: Entry) -> Change:
         if not self._keeps_content(entry.path):
-            self._groups.note(None, entry)
+            self.groups.note(None, entry)
         return Change(entry.path, None, entry, Aspect.ADDED)
 
     def _both(self, a: Entry, b: Entry) -> Iterator[Change]:
@@ -103,10 +107,10 @@ class _Comparison:
             return
         if self._lost_link(a, current):
             aspects |= Aspect.LINKS
-        linked = not kept and self._groups.note(a, current)
+        linked = not kept and self.groups.note(a, current)
         change = Change(a.path, a, current, aspects, was, now)
         if linked and not aspects & Aspect.TYPE:
-            self._groups.hold(change)
+            self.groups.hold(change)
         elif aspects:
             yield change
 

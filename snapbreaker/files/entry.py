@@ -88,3 +88,8 @@ class Change(NamedTuple):
     aspects: Aspect
     was: Details | None = None
     now: Details | None = None
+
+
+def sort_key(path: bytes) -> bytes:
+    """The order of every walk: depth first, a directory before what is in it, names by their bytes."""
+    return path.replace(b"/", b"\0")

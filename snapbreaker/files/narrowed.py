@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from snapbreaker.files.entry import Entry
-from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.files.bounds import WORTH_A_PROCESS, Bounds, between
+from snapbreaker.files.entry import Entry, sort_key
+from snapbreaker.files.tree import Tree
 from snapbreaker.files.wrapped import Wrapped
 
 
@@ -17,6 +18,21 @@ class Narrowed(Wrapped):
     def __init__(self, tree: Tree, paths: list[tuple[bytes, Entry | None, bool]]) -> None:
         super().__init__(tree)
         self._paths = paths
+
+    def walk_part(self, bounds: Bounds) -> Iterator[Entry]:
+        return Narrowed(self._tree, [one for one in self._paths if bounds.holds(one[0])]).walk()
+
+    def parts(self, most: int) -> list[Bounds]:
+        """None begins inside of a directory that is shown whole."""
+        starts, covered, size = [b""], b"\0", len(self._paths) // most + 1
+        for number, (path, _, whole) in enumerate(self._paths):
+            if path.startswith(covered):
+                continue
+            if number >= size * len(starts) and size >= WORTH_A_PROCESS:
+                starts.append(path)
+            if whole:
+                covered = path + b"/" if path else b""
+        return between(starts)
 
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
         inside, covered = below + b"/" if below else b"", b"\0"

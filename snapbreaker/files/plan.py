@@ -15,8 +15,8 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 from snapbreaker.dataclass import dataclass
-from snapbreaker.files.entry import Aspect, Change, Details, Entry
-from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.files.entry import Aspect, Change, Details, Entry, sort_key
+from snapbreaker.files.tree import Tree
 from snapbreaker.linux.inode import FLAG_NOCOW
 
 # What a file cannot get without being made anew.

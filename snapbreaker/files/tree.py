@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Self
 
 from snapbreaker.dataclass import dataclass
+from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.entry import Details, Entry
 from snapbreaker.linux.clone import data_ranges
 
@@ -30,9 +31,7 @@ class Content:
 
     __slots__ = ("_extents", "fd", "owned", "plain", "size")
 
-    def __init__(
-        self, fd: int, size: int, extents: tuple[Extent, ...] | None = None, owned: bool = True
-    ) -> None:
+    def __init__(self, fd: int, size: int, extents: tuple[Extent, ...] | None = None, owned: bool = True) -> None:
         self.fd, self.size, self.owned = fd, size, owned
         self.plain = extents is None
         self._extents = extents
@@ -51,11 +50,6 @@ class Content:
             self.fd = -1
 
 
-def sort_key(path: bytes) -> bytes:
-    """The order of every walk: depth first, a directory before what is in it, names by their bytes."""
-    return path.replace(b"/", b"\0")
-
-
 class Tree(ABC):
     """A tree of files, read only. All paths are relative bytes (see ``Entry.path``)."""
 
@@ -70,6 +64,19 @@ class Tree(ABC):
     @abstractmethod
     def lookup(self, path: bytes) -> Entry | None:
         """The entry of one path, None when there is none. Never follows a symbolic link."""
+
+    def walk_part(self, bounds: Bounds) -> Iterator[Entry]:
+        """That part of a walk."""
+        return (entry for entry in self.walk() if bounds.holds(entry.path))
+
+    def parts(self, most: int) -> list[Bounds]:
+        """The tree in up to ``most`` parts of about the same size, for ``walk_part``; one when it is small."""
+        return [Bounds()]
+
+    @property
+    def mounts(self) -> set[bytes]:
+        """Mount points met so far that the tree was not told of."""
+        return set()
 
     def lookups(self, paths: Iterable[bytes]) -> Iterator[Entry | None]:
         """``lookup`` of many paths, which is quicker when those of one directory follow each other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.tree import Content, Tree
 
@@ -13,6 +14,16 @@ class Wrapped(Tree):
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+
+    @property
+    def mounts(self) -> set[bytes]:
+        return self._tree.mounts
+
+    def parts(self, most: int) -> list[Bounds]:
+        return self._tree.parts(most)
+
+    def walk_part(self, bounds: Bounds) -> Iterator[Entry]:
+        return self._tree.walk_part(bounds)
 
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
         return self._tree.walk(below)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator
 
 from snapbreaker.errors import CheckpointError, ContentLost
+from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.content import plain_content
 from snapbreaker.files.entry import Entry
 from snapbreaker.files.manifest import ManifestTree
@@ -55,6 +56,10 @@ class LinkedTree(CopiedTree):
 
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
         return map(self._corrected, super().walk(below)) if self._early else super().walk(below)
+
+    def walk_part(self, bounds: Bounds) -> Iterator[Entry]:
+        found = super().walk_part(bounds)
+        return map(self._corrected, found) if self._early else found
 
     def lookup(self, path: bytes) -> Entry | None:
         entry = super().lookup(path)
