@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 
 from snapbreaker.files.entry import Entry
@@ -30,9 +31,12 @@ Range = tuple[int, int]
 
 
 def plain_content(fd: int) -> Content:
-    """The content of an open regular file, whose descriptor is closed with it, or when this fails."""
+    """The content of an open regular file, else ESTALE; the descriptor is closed with it, or when this fails."""
     try:
-        return Content(fd, os.fstat(fd).st_size)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise failure("open: no longer a regular file", code=errno.ESTALE)
+        return Content(fd, status.st_size, device=status.st_dev)
     except BaseException:
         os.close(fd)
         raise
@@ -123,7 +127,7 @@ def same_sparseness(a: Content, b: Content) -> bool:
 
 def is_shared(a: Content, b: Content) -> bool:
     """Whether it is known that both are the same blocks on disk, hole for hole: one is a clone of the other."""
-    return a.plain and b.plain and shares_all(a.fd, b.fd, a.size)
+    return a.plain and b.plain and shares_all((a.fd, a.device), (b.fd, b.device), a.size)
 
 
 def _whole(content: Content) -> tuple[Extent, ...]:

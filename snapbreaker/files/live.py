@@ -158,7 +158,7 @@ class LiveTree(Tree):
             fd = self.open_entry(entry)
             try:
                 read_only = entry.subvolume and self._is_read_only(path, fd)
-                return Details(*get_flags_and_project(fd), read_xattrs(fd), b"", read_only)
+                return Details(*self._flags_and_project(fd), read_xattrs(fd), b"", read_only)
             except OSError as error:
                 error.filename = path
                 raise
@@ -168,18 +168,21 @@ class LiveTree(Tree):
         target = os.readlink(name, dir_fd=parent) if kind == stat.S_IFLNK else b""
         return Details(xattrs=read_xattrs_at(parent, name), target=target)
 
+    def _flags_and_project(self, fd: int) -> tuple[int, int]:
+        return get_flags_and_project(fd, projects=not self._view.btrfs)
+
     def _is_read_only(self, path: bytes, fd: int) -> bool:
         return is_read_only(fd) if self._read_only is None else path in self._read_only
 
     def content(self, entry: Entry) -> Content:
         """See ``Tree.content``. ESTALE when the path is no longer a regular file."""
-        return plain_content(self.open_entry(entry))
+        return plain_content(self._open(entry.path, _FILE))
 
     def read(self, entry: Entry) -> tuple[Details, Content]:
         """See ``Tree.read``: one descriptor for both. ESTALE as ``content``."""
         content = self.content(entry)
         try:
-            return Details(*get_flags_and_project(content.fd), read_xattrs(content.fd)), content
+            return Details(*self._flags_and_project(content.fd), read_xattrs(content.fd)), content
         except OSError as error:
             content.close()
             error.filename = entry.path
@@ -190,7 +193,9 @@ class LiveTree(Tree):
 
         ESTALE when the path has become another kind of file since ``entry`` was made.
         """
-        fd = self._open(entry.path, DIRECTORY if entry.is_dir else _FILE)
+        if entry.is_dir:
+            return self._open(entry.path, DIRECTORY)
+        fd = self._open(entry.path, _FILE)
         if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(entry.mode):
             os.close(fd)
             raise failure("open", entry.path, errno.ESTALE)

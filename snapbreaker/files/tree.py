@@ -25,14 +25,16 @@ class Extent:
 class Content:
     """A regular file's bytes: open ``fd`` plus where its data lies; everything between is a hole.
 
-    Without ``extents`` it is a plain file, whose holes are looked for when they are first asked for. The receiver
-    must call ``close()``; ``owned`` false means that the descriptor belongs to the tree.
+    Without ``extents`` it is a plain file on ``device`` (st_dev), whose holes are looked for when they are first
+    asked for. The receiver must call ``close()``; ``owned`` false means that the descriptor belongs to the tree.
     """
 
-    __slots__ = ("_extents", "fd", "owned", "plain", "size")
+    __slots__ = ("_extents", "device", "fd", "owned", "plain", "size")
 
-    def __init__(self, fd: int, size: int, extents: tuple[Extent, ...] | None = None, owned: bool = True) -> None:
-        self.fd, self.size, self.owned = fd, size, owned
+    def __init__(
+        self, fd: int, size: int, extents: tuple[Extent, ...] | None = None, owned: bool = True, device: int = 0
+    ) -> None:
+        self.fd, self.size, self.owned, self.device = fd, size, owned, device
         self.plain = extents is None
         self._extents = extents
 

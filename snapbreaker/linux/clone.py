@@ -105,15 +105,15 @@ def unwritten_ranges(fd: int, size: int) -> list[tuple[int, int]]:
     return found
 
 
-def shares_all(a_fd: int, b_fd: int, size: int) -> bool:
-    """Whether two files of one filesystem, both of ``size`` bytes, are known to lie in the same blocks, with the
-    same holes. False where that cannot be told so: the filesystem does not say, the data lies in its metadata, is
+def shares_all(a: tuple[int, int], b: tuple[int, int], size: int) -> bool:
+    """Whether two open files (descriptor, st_dev), both of ``size`` bytes, are known to lie in the same blocks, with
+    the same holes. False where that cannot be told so: the filesystem does not say, the data lies in its metadata, is
     compressed (one extent may then hold several different pieces), or in more extents than one call tells.
     """
-    if not _one_filesystem(a_fd, b_fd):
+    if not _one_filesystem(a, b):
         return False
-    a = _known_extents(a_fd, size)
-    return a is not None and a == _known_extents(b_fd, size)
+    extents = _known_extents(a[0], size)
+    return extents is not None and extents == _known_extents(b[0], size)
 
 
 def _known_extents(fd: int, size: int) -> bytes | None:
@@ -137,11 +137,10 @@ def _known_extents(fd: int, size: int) -> bytes | None:
 _fsids: dict[int, bytes] = {}  # of btrfs filesystems, by st_dev: each subvolume has its own
 
 
-def _one_filesystem(a_fd: int, b_fd: int) -> bool:
-    one, other = os.fstat(a_fd).st_dev, os.fstat(b_fd).st_dev
-    if one == other:
+def _one_filesystem(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    if a[1] == b[1]:
         return True
-    for device, fd in ((one, a_fd), (other, b_fd)):
+    for fd, device in (a, b):
         if device not in _fsids:
             buffer = bytearray(_FS_INFO.size)
             try:
@@ -149,7 +148,7 @@ def _one_filesystem(a_fd: int, b_fd: int) -> bool:
             except OSError:
                 return False
             _fsids[device] = _FS_INFO.unpack(buffer)[0]
-    return _fsids[one] == _fsids[other]
+    return _fsids[a[1]] == _fsids[b[1]]
 
 
 def copy_range(source: int, offset: int, length: int, destination: int, destination_offset: int) -> int:
