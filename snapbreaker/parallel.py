@@ -7,13 +7,14 @@ import os
 import pickle
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, NoReturn, TypeVar, cast
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.linux.process import die_with_parent
 
 T = TypeVar("T")
+PATHS_WORTH_A_PROCESS = 500
 _MOST = 4  # processes: beyond that the filesystem's journal is what all wait for
 _NUMBER = struct.Struct("=Q")
 _number = 0
@@ -25,9 +26,19 @@ def how_many() -> int:
     return min(_MOST, len(os.sched_getaffinity(0)))
 
 
+def processes_for(paths: int) -> int:
+    """How many processes are worth while for so many paths that are to be read or written."""
+    return max(1, min(how_many(), paths // PATHS_WORTH_A_PROCESS))
+
+
 def number() -> int:
     """Which of the processes of ``in_parallel`` this is: 0 for the one that called it."""
     return _number
+
+
+def part(items: Sequence[T], number: int, parts: int) -> Sequence[T]:
+    """Of ``items`` those that process ``number`` of so many has to do."""
+    return items[len(items) * number // parts : len(items) * (number + 1) // parts]
 
 
 class Counts:

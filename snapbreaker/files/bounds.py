@@ -7,7 +7,6 @@ import itertools
 from snapbreaker.files.entry import Entry, sort_key
 
 _SMALL = 5000  # entries; to divide less is not worth a process
-WORTH_A_PROCESS = 1000  # paths to be compared in all they are
 
 
 class Bounds:

@@ -30,12 +30,14 @@ _PACK_GRAIN = 4096
 Range = tuple[int, int]
 
 
-def plain_content(fd: int) -> Content:
-    """The content of an open regular file, else ESTALE; the descriptor is closed with it, or when this fails."""
+def plain_content(fd: int, path: bytes) -> Content:
+    """The content of an open regular file, else ESTALE; the descriptor is closed with it, or when this fails. The
+    ``path`` is for the message.
+    """
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise failure("open: no longer a regular file", code=errno.ESTALE)
+            raise failure("open", path, errno.ESTALE)
         return Content(fd, status.st_size, device=status.st_dev)
     except BaseException:
         os.close(fd)

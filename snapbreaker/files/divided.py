@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.diff import Comparison, diff
@@ -13,7 +14,7 @@ from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Tree
 from snapbreaker.parallel import how_many, in_parallel
 
-_Found = tuple[list[Change], LinkGroups, set[bytes]]
+_Found = tuple[list[Change], LinkGroups, tuple[Any, Any]]
 
 
 def diff_divided(
@@ -34,11 +35,12 @@ def diff_divided(
     def compare(number: int) -> _Found:
         comparison = Comparison(old, new, policy, proof, touched)
         found = comparison.run(old.walk_part(parts[number]), new.walk_part(parts[number]))
-        return list(found), comparison.groups, new.mounts
+        return list(found), comparison.groups, (old.learned(), new.learned())
 
     groups = LinkGroups()
-    for found, theirs, mounts in in_parallel(len(parts), compare):
+    for found, theirs, learned in in_parallel(len(parts), compare):
         yield from found
         groups.join(theirs)
-        new.mounts.update(mounts)
+        old.learn(learned[0])
+        new.learn(learned[1])
     yield from groups.changes()

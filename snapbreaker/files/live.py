@@ -73,6 +73,12 @@ class LiveTree(Tree):
         """Mount points met so far that were not in ``skip``."""
         return self._view.mounts
 
+    def learned(self) -> set[bytes]:
+        return self.mounts
+
+    def learn(self, learned: set[bytes]) -> None:
+        self.mounts.update(learned)
+
     def vault_links(self, inode: int) -> int:
         """How many links vaults have of a file (see ``borrowed``)."""
         return self._view.vault_links(inode)
@@ -176,7 +182,7 @@ class LiveTree(Tree):
 
     def content(self, entry: Entry) -> Content:
         """See ``Tree.content``. ESTALE when the path is no longer a regular file."""
-        return plain_content(self._open(entry.path, _FILE))
+        return plain_content(self._open(entry.path, _FILE), entry.path)
 
     def read(self, entry: Entry) -> tuple[Details, Content]:
         """See ``Tree.read``: one descriptor for both. ESTALE as ``content``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
-from typing import Self
+from typing import Any, Self
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.files.bounds import Bounds
@@ -75,10 +75,12 @@ class Tree(ABC):
         """The tree in up to ``most`` parts of about the same size, for ``walk_part``; one when it is small."""
         return [Bounds()]
 
-    @property
-    def mounts(self) -> set[bytes]:
-        """Mount points met so far that the tree was not told of."""
-        return set()
+    def learned(self) -> Any:
+        """What reading has taught this process and others that go on with the tree must know, for ``learn``."""
+        return None
+
+    def learn(self, learned: Any) -> None:  # noqa: B027
+        """Take over what a process has ``learned``."""
 
     def lookups(self, paths: Iterable[bytes]) -> Iterator[Entry | None]:
         """``lookup`` of many paths, which is quicker when those of one directory follow each other."""

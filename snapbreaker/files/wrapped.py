@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.entry import Details, Entry
@@ -15,9 +16,11 @@ class Wrapped(Tree):
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
 
-    @property
-    def mounts(self) -> set[bytes]:
-        return self._tree.mounts
+    def learned(self) -> Any:
+        return self._tree.learned()
+
+    def learn(self, learned: Any) -> None:
+        self._tree.learn(learned)
 
     def parts(self, most: int) -> list[Bounds]:
         return self._tree.parts(most)

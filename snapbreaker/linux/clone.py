@@ -106,8 +106,8 @@ def unwritten_ranges(fd: int, size: int) -> list[tuple[int, int]]:
 
 
 def shares_all(a: tuple[int, int], b: tuple[int, int], size: int) -> bool:
-    """Whether two open files (descriptor, st_dev), both of ``size`` bytes, are known to lie in the same blocks, with
-    the same holes. False where that cannot be told so: the filesystem does not say, the data lies in its metadata, is
+    """Whether two open files (descriptor, st_dev) of ``size`` bytes are known to lie in the same blocks, with the
+    same holes. False where that cannot be told so: the filesystem does not say, the data lies in its metadata, is
     compressed (one extent may then hold several different pieces), or in more extents than one call tells.
     """
     if not _one_filesystem(a, b):

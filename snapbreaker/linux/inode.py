@@ -124,8 +124,8 @@ def _fsxattr(fd: int) -> list[int] | None:
 
 
 def get_flags_and_project(fd: int, projects: bool = True) -> tuple[int, int]:
-    """Both ``get_flags`` and ``get_project``, in a third of the time; without ``projects`` the filesystem has none.
-    Not for several threads.
+    """Both ``get_flags`` and ``get_project``, in a third of the time; without ``projects`` there are none to be
+    asked for. Not for several threads.
     """
     try:
         fcntl.ioctl(fd, _GETFLAGS, _flags_buffer)

@@ -19,6 +19,7 @@ from snapbreaker.files.live import LiveTree
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.btrfs_search import Changed, TooManyPathsError, changed_inodes, names_in, paths_of
 from snapbreaker.linux.inode import syncfs
+from snapbreaker.parallel import in_parallel, part, processes_for
 
 
 class Since(NamedTuple):
@@ -46,10 +47,14 @@ def candidates(
             else:
                 return None
         directories = sorted(path for path, is_directory in changed.items() if is_directory)
-        names = [name for path in directories for name in _other_names(old, live, path)]
+        processes = processes_for(len(directories))
+        names = in_parallel(
+            processes,
+            lambda number: [_other_names(old, live, path) for path in part(directories, number, processes)],
+        )
     except (OSError, TooManyPathsError):
         return None
-    return {*changed, *names}
+    return set(changed).union(*(found for each in names for found in each))
 
 
 def _in_nested(live: LiveTree, path: bytes, since: Since) -> dict[bytes, bool]:
