@@ -11,6 +11,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+from snapbreaker import parallel
+from snapbreaker.files import bounds
 from snapbreaker.report.model import absolute
 from tests import comparer
 from tests.fs import scene
@@ -23,12 +27,20 @@ from tests.lab.steps import Step, Steps, fail, read_trail
 
 KILLED = -signal.SIGKILL
 FAILED, ISSUE, UNVERIFIED = 10, 20, 30  # exit codes of the process that works
+PROCESSES = 3  # that do parts of the work
 STEPS = 3  # of each kind and filesystem in an ordinary test run
 
 Act = Callable[[int], None]
 """What happens at a step. The number is the pid of the first process."""
 Work = Callable[[Steps], int]
 Choose = Callable[[Sequence[Step]], Sequence[Step]]
+
+
+def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done by several processes where a tree is large is done so here too, whatever the machine has."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: range(PROCESSES))
+    monkeypatch.setattr(bounds, "_SMALL", 1)
+    monkeypatch.setattr(parallel, "PATHS_WORTH_A_PROCESS", 1)
 
 
 def die(_first: int) -> None:

@@ -19,10 +19,8 @@ import pytest
 
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import SnapbreakerError
-from snapbreaker.files import bounds
 from snapbreaker.guard.saved import SavedFiles
 from snapbreaker.report.model import absolute
-from snapbreaker_backends.filecopy import linking
 from tests.fs.conftest import MakeFilesystem
 from tests.fs.ground import (
     FAILED,
@@ -34,6 +32,7 @@ from tests.fs.ground import (
     die,
     die_together,
     failing,
+    in_small_pieces,
     some,
     that_can_fail,
 )
@@ -41,15 +40,13 @@ from tests.lab import soak
 from tests.lab.loopfs import LoopFilesystem
 from tests.lab.steps import FIRST, Step, Steps, counted
 
-PARTS = 3  # processes that link, as for a large tree on a machine with so many processors
 ERRORS = pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 KILLS = pytest.mark.parametrize("kill", [die, die_together])
 
 
 @pytest.fixture
 def ground(filesystem: LoopFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
-    monkeypatch.setattr(bounds, "_SMALL", 1)
-    monkeypatch.setattr(linking, "how_many", lambda: PARTS)
+    in_small_pieces(monkeypatch)
     return Ground(filesystem, tmp_path)
 
 
