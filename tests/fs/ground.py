@@ -52,6 +52,11 @@ def die_together(first: int) -> None:
     kill_all([*descendants(first), first])
 
 
+def die_but_for_the_guard(first: int) -> None:
+    """All others, at a step of the guard."""
+    kill_all({first, *descendants(first)} - {os.getpid(), os.getppid()})
+
+
 def failing(code: int) -> Act:
     return lambda _first: fail(code)
 

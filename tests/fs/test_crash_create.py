@@ -30,6 +30,7 @@ from tests.fs.ground import (
     Ground,
     Work,
     die,
+    die_but_for_the_guard,
     die_together,
     failing,
     in_small_pieces,
@@ -144,6 +145,19 @@ def of_the_guard(trail: Sequence[Step]) -> Sequence[Step]:
 def test_guard_killed(guarded: Ground, kill: Act) -> None:
     """It alone, while writers wait for it; or everybody."""
     attempted(guarded, kill, lambda trail: some(of_the_guard(trail)))
+
+
+def test_worker_killed(guarded: Ground) -> None:
+    """The guard goes on, and whoever finishes the run finds everything saved."""
+
+    def of_itself(trail: Sequence[Step]) -> Sequence[Step]:
+        return some([step for step in trail if step.process.count(".") == 2])
+
+    guarded.new()
+    for ended in guarded.attempts(die_but_for_the_guard, running(guarded), of_itself):
+        judge(guarded, ended)
+        assert guarded.now.told == set()
+        guarded.new()
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
