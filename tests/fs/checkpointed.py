@@ -129,7 +129,10 @@ class Checkpointed:
 
 
 def in_child(work: Callable[[], int]) -> int:
-    """Do it in a process of its own. What it returns; 70 for an exception, negative for a signal."""
+    """Do it in a process of its own. What it returns; 70 for an exception, negative for a signal. All that it has
+    forked is gone then, too, but for a guard, which holds no descriptor that it does not know.
+    """
+    ended, held = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 70
@@ -139,4 +142,8 @@ def in_child(work: Callable[[], int]) -> int:
             traceback.print_exc()
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(held)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.read(ended, 1)
+    os.close(ended)
+    return code
