@@ -13,7 +13,7 @@ from tests.bench import checkpoint, foreign, guard, halt, memory, overhead, roll
 from tests.lab import sessions
 
 PLACES = {"memory": Path("/dev/shm"), "disk": Path("/var/tmp")}
-ROUNDS = {"halt": 100, "overhead": 30}
+ROUNDS = {"halt": 100, "overhead": 30, "memory": 1}
 BENCHES = {
     "checkpoint": checkpoint,
     "rollback": rollback,
@@ -48,7 +48,6 @@ def main() -> None:
     for name, module in BENCHES.items():
         verb = verbs.add_parser(name, help=(module.__doc__ or "").partition(": ")[2].strip())
         verb.add_argument("--rounds", type=int, default=ROUNDS.get(name, 3))
-        verb.add_argument("--cache", choices=("warm", "cold"), default="warm", help="page cache before each round")
         verb.add_argument("--images", choices=sorted(PLACES), default="memory", help="where the filesystems lie")
         module.arguments(verb)
     options = parser.parse_args()

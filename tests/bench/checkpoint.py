@@ -7,11 +7,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Protocol
 
-from tests.bench import tree
+from tests.bench import filesystem, tree
+from tests.bench.filesystem import allocated, in_use
 from tests.bench.held import LAUNCHER, HeldRun
-from tests.bench.measure import Samples, compared, heading, run, settle, timed
-from tests.bench.space import allocated, in_use
-from tests.lab import loopfs
+from tests.bench.measure import Samples, cache_option, compared, heading, run, settle, timed
 
 BACKEND = {"ext4": "filecopy", "xfs": "filecopy", "btrfs": "btrfs"}
 COPIES = {
@@ -37,6 +36,7 @@ class Record(Protocol):
 
 
 def arguments(parser: ArgumentParser) -> None:
+    cache_option(parser)
     parser.add_argument("--files", type=int, default=160_000)
     parser.add_argument("--on", action="append", choices=sorted(BACKEND), help="filesystem; default: all of them")
 
@@ -49,12 +49,12 @@ def bench(options: Namespace, scratch: Path) -> str:
     )
     parts = [heading("Checkpoint", *facts)]
     for fstype in options.on or BACKEND:
-        filesystem = loopfs.make(fstype, scratch, fstype, 32 * loopfs.GIB)
+        loop = filesystem.make(fstype, scratch)
         try:
-            sides = _sides(filesystem.path, fstype, scratch / "store")
-            table = _measured(filesystem.path, sides, scratch / "store", size, options)
+            sides = _sides(loop.path, fstype, scratch / "store")
+            table = _measured(loop.path, sides, scratch / "store", size, options)
         finally:
-            filesystem.close()
+            loop.close()
         parts.append(f"### {fstype}\n\n{compared(table, ['space', 'in the store'], GOALS.get(fstype, {}))}\n")
     return "\n".join([*parts, NOTE])
 

@@ -10,10 +10,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench import filesystem
 from tests.bench.held import LAUNCHER, SHELL, HeldRun
 from tests.bench.measure import Samples, Took, compared, heading, settle
 from tests.bench.processes import used
-from tests.lab import debian, loopfs
+from tests.lab import debian
 
 PACKAGES = ("git", "nginx-light", "redis-server")
 ON, OFF, ALONE = "behind the breaker, guard on", "behind the breaker, guard never asked", "without snapbreaker"
@@ -38,16 +39,16 @@ def bench(options: Namespace, scratch: Path) -> str:
     samples = {name: Samples() for name in sides}
     for number in range(options.rounds):
         for name, side in sides.items():
-            filesystem = loopfs.make("ext4", scratch, "ext4", 4 * loopfs.GIB)
+            loop = filesystem.make("ext4", scratch)
             try:
-                root = filesystem.path / "root"
+                root = loop.path / "root"
                 debian.unpack(root)
                 settle(root)
                 before = _count(root)
                 samples[name].add(side(root, scratch / f"store-{number}-{list(sides).index(name)}"))
                 samples[name].notes = [f"{_count(root) - before:,}"]
             finally:
-                filesystem.close()
+                loop.close()
     facts = (
         f"apt-get install {' '.join(options.packages)} in a Debian root on ext4",
         f"warm cache, loop image in {options.images}, syncfs included, {options.rounds} rounds",

@@ -7,6 +7,7 @@ import platform
 import statistics
 import subprocess
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,11 @@ def timed(work: Callable[[], object], tree: Path, cache: str) -> Took:
     work()
     settle(tree)
     return Took(time.perf_counter() - started, used().since(before))
+
+
+def cache_option(parser: ArgumentParser) -> None:
+    """For ``timed``."""
+    parser.add_argument("--cache", choices=("warm", "cold"), default="warm", help="page cache before each round")
 
 
 def settle(filesystem: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tests import comparer
-from tests.bench import tree
-from tests.bench.measure import Samples, Took, compared, heading, run, timed
+from tests.bench import filesystem, tree
+from tests.bench.measure import Samples, Took, cache_option, compared, heading, run, timed
 from tests.bench.sides import Halted, Rsync, Snapbreaker, Snapper, Undo
-from tests.lab import loopfs
 
 GOALS = {
     "ext4": {"rsync -aHAX --delete": 0.6},
@@ -21,6 +20,7 @@ NOTE = "snapbreaker's time includes the comparison of the whole tree with the ch
 
 
 def arguments(parser: ArgumentParser) -> None:
+    cache_option(parser)
     parser.add_argument("--files", type=int, default=160_000)
     parser.add_argument("--paths", type=int, default=25_000, help="how many paths the change touches")
     parser.add_argument("--on", action="append", choices=sorted(GOALS), help="filesystem; default: both")
@@ -37,9 +37,9 @@ def bench(options: Namespace, scratch: Path) -> str:
 
 
 def _measured(fstype: str, options: Namespace, scratch: Path) -> str:
-    filesystem = loopfs.make(fstype, scratch, fstype, 32 * loopfs.GIB)
+    loop = filesystem.make(fstype, scratch)
     try:
-        ground = GROUNDS[fstype](filesystem.path, scratch)
+        ground = GROUNDS[fstype](loop.path, scratch)
         tree.make(ground.pristine, options.files)
         before = comparer.snapshot(ground.pristine)
         samples = {side.name: Samples() for side in ground.sides}
@@ -52,7 +52,7 @@ def _measured(fstype: str, options: Namespace, scratch: Path) -> str:
                 side.after()
                 ground.end()
     finally:
-        filesystem.close()
+        loop.close()
     return compared(samples, ["paths left different"], GOALS[fstype])
 
 
