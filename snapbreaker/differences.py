@@ -11,10 +11,10 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.entry import Aspect, Change
+from snapbreaker.files.entry import Aspect, Change, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.proof import Proof
-from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.files.tree import Tree
 from snapbreaker.files.verify import describe, kind_of
 from snapbreaker.goal import Goal
 from snapbreaker.progress import Progress, silent

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from snapbreaker.files.entry import Entry
-from snapbreaker.files.tree import sort_key
+from snapbreaker.files.entry import Entry, sort_key
 
 _SMALL = 5000  # entries; to divide less is not worth a process
 
@@ -60,5 +59,10 @@ def divide(sizes: list[tuple[bytes, int]], parts: int) -> list[Bounds]:
     for path, before in sizes:
         if path and before >= whole * len(starts) // parts and len(starts) < parts:
             starts.append(path)
+    return between(starts)
+
+
+def between(starts: list[bytes]) -> list[Bounds]:
+    """The parts that begin at each of ``starts``, of which the first is b""."""
     stops: list[bytes | None] = [*starts[1:], None]
     return [Bounds(start, stop) for start, stop in zip(starts, stops, strict=True)]

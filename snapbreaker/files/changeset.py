@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import ops
-from snapbreaker.files.entry import Aspect, Details, Entry
-from snapbreaker.files.tree import Extent, sort_key
+from snapbreaker.files.entry import Aspect, Details, Entry, sort_key
+from snapbreaker.files.tree import Extent
 
 _MAGIC = b"snapbreaker changes 1\n"
 _COUNT = struct.Struct("<Q")

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 
 from snapbreaker.files.changeset import ABSENT, Kind, Record, fingerprint
 from snapbreaker.files.diff import diff
-from snapbreaker.files.entry import Aspect, Change, Details, Entry
+from snapbreaker.files.entry import Aspect, Change, Details, Entry, sort_key
 from snapbreaker.files.policy import Policy
 from snapbreaker.files.proof import Proof
-from snapbreaker.files.tree import Content, Tree, sort_key
+from snapbreaker.files.tree import Content, Tree
 from snapbreaker.files.verify import Difference, describe
 from snapbreaker.files.wrapped import Wrapped
 from snapbreaker.linux.libc import failure

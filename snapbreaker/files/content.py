@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 
 from snapbreaker.files.entry import Entry
@@ -12,7 +13,7 @@ from snapbreaker.linux.clone import (
     clone_file,
     clone_range,
     copy_range,
-    data_ranges,
+    shares_all,
     unwritten_ranges,
 )
 from snapbreaker.linux.libc import failure
@@ -29,13 +30,15 @@ _PACK_GRAIN = 4096
 Range = tuple[int, int]
 
 
-def plain_content(fd: int) -> Content:
-    """The content of an open regular file, with its holes as SEEK_DATA shows them. The descriptor is closed with
-    it, or when this fails.
+def plain_content(fd: int, path: bytes) -> Content:
+    """The content of an open regular file, else ESTALE; the descriptor is closed with it, or when this fails. The
+    ``path`` is for the message.
     """
     try:
-        size = os.fstat(fd).st_size
-        return Content(fd, size, tuple(Extent(start, start, end - start) for start, end in data_ranges(fd, size)))
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise failure("open", path, errno.ESTALE)
+        return Content(fd, status.st_size, device=status.st_dev)
     except BaseException:
         os.close(fd)
         raise
@@ -52,10 +55,11 @@ def copy_content(content: Content, dest_fd: int, clone: bool = True) -> int:
             return 0
         os.ftruncate(dest_fd, 0)  # the source changed its size meanwhile
     copied = 0
+    extents = _whole(content)
     # The size first: xfs allocates ahead of writes that extend a file, and what is read of that counts as data.
     os.ftruncate(dest_fd, content.size)
     block = os.fstatvfs(dest_fd).f_bsize if clone else 0
-    for extent in content.extents:
+    for extent in extents:
         if not (clone and _clone_extent(content.fd, extent, dest_fd, block)):
             clone = False
             _copy_extent(content.fd, extent, dest_fd)
@@ -71,7 +75,7 @@ def append_content(content: Content, pack_fd: int, end: int) -> tuple[tuple[Exte
     """
     block = os.fstatvfs(pack_fd).f_bsize
     stored = []
-    for extent in content.extents:
+    for extent in _whole(content):
         target = Extent(end, extent.source, extent.length)
         if _PACK_GRAIN % block or not _clone_extent(content.fd, target, pack_fd, block):
             _copy_extent(content.fd, target, pack_fd)
@@ -123,10 +127,21 @@ def same_sparseness(a: Content, b: Content) -> bool:
     return all(any(start <= s and e <= end for start, end in _merge(undecided)) for s, e in different)
 
 
+def is_shared(a: Content, b: Content) -> bool:
+    """Whether it is known that both are the same blocks on disk, hole for hole: one is a clone of the other."""
+    return a.plain and b.plain and shares_all((a.fd, a.device), (b.fd, b.device), a.size)
+
+
+def _whole(content: Content) -> tuple[Extent, ...]:
+    """The extents of a file that is not shorter than its content was when it was opened: else EIO."""
+    extents = content.extents
+    if content.plain and os.fstat(content.fd).st_size < content.size:
+        raise failure("read: the file is shorter than it was", code=errno.EIO)
+    return extents
+
+
 def _is_plain(content: Content) -> bool:
-    return all(extent.source == extent.offset for extent in content.extents) and (
-        os.fstat(content.fd).st_size == content.size
-    )
+    return content.plain and os.fstat(content.fd).st_size == content.size
 
 
 def _clone_extent(source_fd: int, extent: Extent, dest_fd: int, block: int) -> bool:

@@ -7,18 +7,21 @@ import stat
 from collections.abc import Collection, Iterator
 
 from snapbreaker.errors import ContentLost
-from snapbreaker.files.content import same_content, same_sparseness
-from snapbreaker.files.entry import Aspect, Change, Details, Entry
+from snapbreaker.files.content import is_shared, same_content, same_sparseness
+from snapbreaker.files.entry import Aspect, Change, Details, Entry, sort_key
 from snapbreaker.files.links import LinkGroups
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.touched import Touched
-from snapbreaker.files.tree import Content, Tree, sort_key
+from snapbreaker.files.tree import Content, Tree
 
 __all__ = ["Proof", "diff"]
 
 _CHANGED_MEANWHILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 _ATTEMPTS = 3
+
+_Found = tuple[Aspect, Details | None, Details | None]  # how a path differs, and its details on both sides
+_NOTHING: _Found = (Aspect.NONE, None, None)
 
 
 def diff(
@@ -45,19 +48,24 @@ def diff(
 
     ``new`` may change meanwhile: a path that vanishes is REMOVED. Raises OSError for anything else.
     """
-    return _Comparison(old, new, policy, proof.last_ctime(), Touched(touched)).run(below)
+    comparison = Comparison(old, new, policy, proof, touched)
+    yield from comparison.run(old.walk(below), new.walk(below))
+    yield from comparison.groups.changes()
 
 
-class _Comparison:
-    def __init__(self, old: Tree, new: Tree, policy: Policy, last_ctime: int, touched: Touched) -> None:
+class Comparison:
+    """The work of ``diff``, on walks of the two trees or of a part of them. The paths that are one of several hard
+    links are left in ``groups``.
+    """
+
+    def __init__(self, old: Tree, new: Tree, policy: Policy, proof: Proof, touched: Collection[bytes]) -> None:
         self._old, self._new = old, new
-        self._last_ctime, self._touched = last_ctime, touched
+        self._last_ctime, self._touched = proof.last_ctime(), Touched(touched)
         self._policy = policy if any(c is PathClass.KEEP_CONTENT for _, c in policy.classes) else Policy()
-        self._groups = LinkGroups()
-        self._known: dict[tuple[int, ...], Aspect] = {}
+        self.groups = LinkGroups()
+        self._known: dict[tuple[int, ...], _Found] = {}
 
-    def run(self, below: bytes) -> Iterator[Change]:
-        olds, news = self._old.walk(below), self._new.walk(below)
+    def run(self, olds: Iterator[Entry], news: Iterator[Entry]) -> Iterator[Change]:
         last_ctime, touched = self._last_ctime, self._touched
         a, b = next(olds, None), next(news, None)
         while a is not None and b is not None:
@@ -80,69 +88,73 @@ class _Comparison:
         while b is not None:
             yield self._added(b)
             b = next(news, None)
-        yield from self._groups.changes()
 
     def _removed(self, entry: Entry) -> Change:
         if not self._keeps_content(entry.path):
-            self._groups.note(entry, None)
+            self.groups.note(entry, None)
         return Change(entry.path, entry, None, Aspect.REMOVED)
 
     def _added(self, entry: Entry) -> Change:
         if not self._keeps_content(entry.path):
-            self._groups.note(None, entry)
+            self.groups.note(None, entry)
         return Change(entry.path, None, entry, Aspect.ADDED)
 
     def _both(self, a: Entry, b: Entry) -> Iterator[Change]:
         kept = self._keeps_content(a.path)
-        current, aspects = self._settled(a, b, kept)
+        current, (aspects, was, now) = self._settled(a, b, kept)
         if current is None:
             yield self._removed(a)
             return
         if self._lost_link(a, current):
             aspects |= Aspect.LINKS
-        linked = not kept and self._groups.note(a, current)
+        linked = not kept and self.groups.note(a, current)
+        change = Change(a.path, a, current, aspects, was, now)
         if linked and not aspects & Aspect.TYPE:
-            self._groups.hold(Change(a.path, a, current, aspects))
+            self.groups.hold(change)
         elif aspects:
-            yield Change(a.path, a, current, aspects)
+            yield change
 
     def _lost_link(self, a: Entry, b: Entry) -> bool:
         """Whether a touched file came back as one of its own, while another name of it lies outside the tree."""
         return bool(self._touched) and not a.is_dir and b.nlink < a.nlink and self._touched.covers(a.path)
 
-    def _settled(self, a: Entry, b: Entry, kept: bool) -> tuple[Entry | None, Aspect]:
+    def _settled(self, a: Entry, b: Entry, kept: bool) -> tuple[Entry | None, _Found]:
         """How ``b`` differs from ``a``, read again when it changes while it is read; None when it vanished."""
         current: Entry | None = b
         for attempt in range(_ATTEMPTS):
             if current is None:
                 break
             try:
-                return current, self._aspects(a, current, kept)
+                return current, self._found(a, current, kept)
             except _NewChanged as change:
                 if attempt + 1 == _ATTEMPTS:
                     raise change.error from None
                 current = self._new.lookup(b.path)
-        return None, Aspect.NONE
+        return None, _NOTHING
 
-    def _aspects(self, a: Entry, b: Entry, kept: bool) -> Aspect:
+    def _found(self, a: Entry, b: Entry, kept: bool) -> _Found:
         key = (a.dev, a.ino, b.dev, b.ino, kept)
         several = a.nlink > 1 and b.nlink > 1 and not a.is_dir
         if several and key in self._known:
             return self._known[key]
-        aspects = self._compared(a, b, kept)
+        found = self._compared(a, b, kept)
         if several:
-            self._known[key] = aspects
-        return aspects
+            self._known[key] = found
+        return found
 
-    def _compared(self, a: Entry, b: Entry, kept: bool) -> Aspect:
+    def _compared(self, a: Entry, b: Entry, kept: bool) -> _Found:
         if stat.S_IFMT(a.mode) != stat.S_IFMT(b.mode) or a.subvolume != b.subvolume:
-            return Aspect.TYPE
-        aspects = self._metadata(a, b) | self._details(a, b)
+            return Aspect.TYPE, None, None
+        aspects = self._metadata(a, b)
+        if a.is_file and a.size == b.size and a.size and not kept and not self._old.stands_for(a, b):
+            content, was, now = self._read(a, b)
+        else:
+            content = Aspect.CONTENT if a.is_file and a.size != b.size and not kept else Aspect.NONE
+            now = self._details_of_new(b)
+            was = self._old.details(a)
         if kept and (a.is_file or a.is_dir):
-            return aspects & ~Aspect.MTIME
-        if not a.is_file:
-            return aspects
-        return aspects | self._content(a, b)
+            aspects &= ~Aspect.MTIME
+        return aspects | content | self._details(was, now), was, now
 
     @staticmethod
     def _metadata(a: Entry, b: Entry) -> Aspect:
@@ -157,9 +169,8 @@ class _Comparison:
             aspects |= Aspect.DEVICE
         return aspects
 
-    def _details(self, a: Entry, b: Entry) -> Aspect:
-        new = self._details_of_new(b)
-        old = self._old.details(a)
+    @staticmethod
+    def _details(old: Details, new: Details) -> Aspect:
         aspects = Aspect.NONE
         if old == new:
             return aspects
@@ -173,21 +184,19 @@ class _Comparison:
             aspects |= Aspect.TARGET
         return aspects
 
-    def _content(self, a: Entry, b: Entry) -> Aspect:
-        if a.size != b.size:
-            return Aspect.CONTENT
-        if a.size == 0 or self._old.stands_for(a, b):
-            return Aspect.NONE
-        new = self._content_of_new(b)
+    def _read(self, a: Entry, b: Entry) -> tuple[Aspect, Details, Details]:
+        """How two files of one size differ in their content, with their details."""
+        try:
+            now, new = self._new.read(b)
+        except OSError as error:
+            raise _judged(error) from None
         try:
             try:
-                old = self._old.content(a)
+                was, old = self._old.read(a)
             except ContentLost:
-                return Aspect.CONTENT
+                return Aspect.CONTENT, self._old.details(a), now
             try:
-                if not same_content(old, new):
-                    return Aspect.CONTENT
-                return Aspect.NONE if same_sparseness(old, new) else Aspect.SPARSE
+                return _content(old, new), was, now
             finally:
                 old.close()
         finally:
@@ -199,14 +208,16 @@ class _Comparison:
         except OSError as error:
             raise _judged(error) from None
 
-    def _content_of_new(self, entry: Entry) -> Content:
-        try:
-            return self._new.content(entry)
-        except OSError as error:
-            raise _judged(error) from None
-
     def _keeps_content(self, path: bytes) -> bool:
         return bool(self._policy.classes) and self._policy.of(path) is PathClass.KEEP_CONTENT
+
+
+def _content(old: Content, new: Content) -> Aspect:
+    if is_shared(old, new):
+        return Aspect.NONE
+    if not same_content(old, new):
+        return Aspect.CONTENT
+    return Aspect.NONE if same_sparseness(old, new) else Aspect.SPARSE
 
 
 class _NewChanged(Exception):

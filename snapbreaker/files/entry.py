@@ -77,9 +77,19 @@ class Aspect(Flag):
 
 
 class Change(NamedTuple):
-    """One path that differs: ``old`` is None when it was added, ``new`` when it was removed."""
+    """One path that differs: ``old`` is None when it was added, ``new`` when it was removed.
+
+    Of one that is on both sides and of the same type ``was`` and ``now`` are the details, as they were compared.
+    """
 
     path: bytes
     old: Entry | None
     new: Entry | None
     aspects: Aspect
+    was: Details | None = None
+    now: Details | None = None
+
+
+def sort_key(path: bytes) -> bytes:
+    """The order of every walk: depth first, a directory before what is in it, names by their bytes."""
+    return path.replace(b"/", b"\0")

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterable
 
 from snapbreaker.files import metadata
+from snapbreaker.files.entry import sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.locks import Locks
 from snapbreaker.files.plan import Action, Plan, Step
-from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.files.tree import Tree
 from snapbreaker.linux import btrfs
 from snapbreaker.progress import Progress
 

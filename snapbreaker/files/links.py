@@ -31,6 +31,13 @@ class LinkGroups:
                 linked = True
         return linked
 
+    def join(self, other: LinkGroups) -> None:
+        """Take over what was noted and held of the part of the trees that follows."""
+        for mine, theirs in ((self._old, other._old), (self._new, other._new)):
+            for inode, paths in theirs.items():
+                mine.setdefault(inode, []).extend(paths)
+        self._held += other._held
+
     def hold(self, change: Change) -> None:
         """Keep a path, which may differ in nothing so far, until its group is known."""
         self._held.append(change)

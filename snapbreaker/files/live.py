@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from snapbreaker.files.bounds import Bounds, divide
 from snapbreaker.files.content import plain_content
@@ -17,7 +17,7 @@ from snapbreaker.files.view import View, entry_of
 from snapbreaker.files.walk import DIRECTORY, NOT_THERE, Walk, open_quietly, sizes
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.btrfs import ROOT_INODE, is_read_only, is_subvolume
-from snapbreaker.linux.inode import get_flags, get_project
+from snapbreaker.linux.inode import get_flags_and_project
 from snapbreaker.linux.libc import failure
 from snapbreaker.linux.openat import open_beneath
 from snapbreaker.linux.xattr import read_xattrs, read_xattrs_at
@@ -73,6 +73,12 @@ class LiveTree(Tree):
         """Mount points met so far that were not in ``skip``."""
         return self._view.mounts
 
+    def learned(self) -> set[bytes]:
+        return self.mounts
+
+    def learn(self, learned: set[bytes]) -> None:
+        self.mounts.update(learned)
+
     def vault_links(self, inode: int) -> int:
         """How many links vaults have of a file (see ``borrowed``)."""
         return self._view.vault_links(inode)
@@ -124,6 +130,31 @@ class LiveTree(Tree):
             error.filename = path
             raise
 
+    def lookups(self, paths: Iterable[bytes]) -> Iterator[Entry | None]:
+        """See ``Tree.lookups``."""
+        view, parents = self._view, self._parents
+        directory, shown, unread = b"", not view.leaves_out(b""), view.unread_in(b"", True)
+        for path in paths:
+            above, _, name = path.rpartition(b"/")
+            if above != directory:
+                directory, shown, unread = above, not self._is_left_out(above), view.unread_in(above, True)
+            if not shown:
+                yield None
+                continue
+            if not path or name in unread:
+                yield self.lookup(path)
+                continue
+            try:
+                status = os.stat(name, dir_fd=parents.get(above), follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in NOT_THERE:
+                    error.filename = path
+                    raise
+                yield None
+                continue
+            is_directory = stat.S_ISDIR(status.st_mode)
+            yield self.lookup(path) if is_directory else view.own_links(entry_of(path, status))
+
     def details(self, entry: Entry) -> Details:
         """See ``Tree.details``. ESTALE when the path has become another kind of file."""
         path, kind = entry.path, stat.S_IFMT(entry.mode)
@@ -133,7 +164,7 @@ class LiveTree(Tree):
             fd = self.open_entry(entry)
             try:
                 read_only = entry.subvolume and self._is_read_only(path, fd)
-                return Details(get_flags(fd), get_project(fd), read_xattrs(fd), b"", read_only)
+                return Details(*self._flags_and_project(fd), read_xattrs(fd), b"", read_only)
             except OSError as error:
                 error.filename = path
                 raise
@@ -143,19 +174,34 @@ class LiveTree(Tree):
         target = os.readlink(name, dir_fd=parent) if kind == stat.S_IFLNK else b""
         return Details(xattrs=read_xattrs_at(parent, name), target=target)
 
+    def _flags_and_project(self, fd: int) -> tuple[int, int]:
+        return get_flags_and_project(fd, projects=not self._view.btrfs)
+
     def _is_read_only(self, path: bytes, fd: int) -> bool:
         return is_read_only(fd) if self._read_only is None else path in self._read_only
 
     def content(self, entry: Entry) -> Content:
         """See ``Tree.content``. ESTALE when the path is no longer a regular file."""
-        return plain_content(self.open_entry(entry))
+        return plain_content(self._open(entry.path, _FILE), entry.path)
+
+    def read(self, entry: Entry) -> tuple[Details, Content]:
+        """See ``Tree.read``: one descriptor for both. ESTALE as ``content``."""
+        content = self.content(entry)
+        try:
+            return Details(*self._flags_and_project(content.fd), read_xattrs(content.fd)), content
+        except OSError as error:
+            content.close()
+            error.filename = entry.path
+            raise
 
     def open_entry(self, entry: Entry) -> int:
         """A descriptor, for reading, of a regular file or directory; the caller closes it.
 
         ESTALE when the path has become another kind of file since ``entry`` was made.
         """
-        fd = self._open(entry.path, DIRECTORY if entry.is_dir else _FILE)
+        if entry.is_dir:
+            return self._open(entry.path, DIRECTORY)
+        fd = self._open(entry.path, _FILE)
         if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(entry.mode):
             os.close(fd)
             raise failure("open", entry.path, errno.ESTALE)

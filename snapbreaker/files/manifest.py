@@ -10,10 +10,11 @@ import zlib
 from collections.abc import Iterator
 
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.bounds import Bounds, divide
+from snapbreaker.files.entry import Details, Entry, sort_key
 from snapbreaker.files.manifest_format import DIGEST, INDEX, MAGIC, RECORD, SECOND, TRAILER, Block
 from snapbreaker.files.packing import is_linked, unpack_details, unpack_extents
-from snapbreaker.files.tree import Content, Tree, sort_key
+from snapbreaker.files.tree import Content, Tree
 
 _new = tuple.__new__
 
@@ -53,6 +54,22 @@ class ManifestTree(Tree):
                     yield entry
                 elif sort_key(entry.path) > sort_key(inside):
                     return
+
+    def parts(self, most: int) -> list[Bounds]:
+        sizes, before = [], 0
+        for block in self.index:
+            sizes.append((block.first, before))
+            before += block.records
+        return divide([*sizes, (b"", before)], most)
+
+    def walk_part(self, bounds: Bounds) -> Iterator[Entry]:
+        first = self._block_of(bounds.start)
+        last = len(self.index) if bounds.stop is None else self._block_of(bounds.stop) + 1
+        for number in range(first, last):
+            inside = first < number < last - 1
+            for entry in unpack_entries(self._read_block(number)):
+                if inside or bounds.holds(entry.path):
+                    yield entry
 
     def blocks(self) -> Iterator[tuple[Block, bytes]]:
         """The whole walk in its stored form: each block, and its compressed bytes."""

@@ -7,7 +7,7 @@ import hashlib
 import os
 import zlib
 
-from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.entry import Details, Entry, sort_key
 from snapbreaker.files.manifest_format import (
     DIGEST,
     INDEX,
@@ -19,7 +19,7 @@ from snapbreaker.files.manifest_format import (
     Block,
 )
 from snapbreaker.files.packing import pack_extras
-from snapbreaker.files.tree import Extent, sort_key
+from snapbreaker.files.tree import Extent
 
 
 class ManifestWriter:

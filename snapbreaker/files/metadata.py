@@ -63,9 +63,9 @@ def prepare(fd: int, details: Details) -> None:
         ops.set_flags(fd, FLAG_NOCOW)
 
 
-def settle_new(fd: int, entry: Entry, details: Details) -> None:
-    """Metadata of a file that we have just made in a slot: root's, 0600, without project. No locks yet."""
-    _settle_owner(fd, entry)
+def settle_new(fd: int, entry: Entry, details: Details) -> int:
+    """Metadata of a file that we have just made in a slot, without project. No locks yet. Its inode number."""
+    inode = _settle_owner(fd, entry)
     _settle_xattrs(fd, details.xattrs)
     if details.xattrs and stat.S_IMODE(os.fstat(fd).st_mode) != stat.S_IMODE(entry.mode):
         ops.chmod(fd, entry.mode)
@@ -74,6 +74,7 @@ def settle_new(fd: int, entry: Entry, details: Details) -> None:
     if details.flags & ~LOCKS:
         ops.set_flags(fd, details.flags & ~LOCKS)
     ops.set_mtime(fd, entry.mtime_ns)
+    return inode
 
 
 def settle_special(directory: int, name: bytes, entry: Entry, details: Details) -> None:
@@ -107,7 +108,7 @@ def locks_of(fd: int) -> tuple[int, bool]:
     return get_flags(fd) & LOCKS, btrfs.is_subvolume(fd) and btrfs.is_read_only(fd)
 
 
-def _settle_owner(fd: int, entry: Entry) -> None:
+def _settle_owner(fd: int, entry: Entry) -> int:
     now = os.fstat(fd)
     mode = stat.S_IMODE(now.st_mode)
     if (now.st_uid, now.st_gid) != (entry.uid, entry.gid):
@@ -115,6 +116,7 @@ def _settle_owner(fd: int, entry: Entry) -> None:
         mode = -1
     if mode != stat.S_IMODE(entry.mode):
         ops.chmod(fd, entry.mode)
+    return now.st_ino
 
 
 def _settle_xattrs(fd: int, wanted: Xattrs) -> None:

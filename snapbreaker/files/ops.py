@@ -14,7 +14,6 @@ from collections.abc import Callable
 from snapbreaker.files import content as contents
 from snapbreaker.files.tree import Content
 from snapbreaker.linux import btrfs, inode, xattr
-from snapbreaker.linux.clone import clone_file
 
 before: Callable[[str, bytes], None] | None = None
 
@@ -108,12 +107,6 @@ def fill(fd: int, content: Content) -> None:
     """Give the empty file ``fd`` the bytes and holes of ``content``, as a clone where the filesystem can."""
     _announce("fill")
     contents.copy_content(content, fd)
-
-
-def clone(source: int, fd: int) -> bool:
-    """Make the empty file ``fd`` a clone of ``source``; false, and nothing done, where these two cannot share."""
-    _announce("clone")
-    return clone_file(source, fd)
 
 
 def write(fd: int, data: bytes) -> None:

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 from snapbreaker.dataclass import dataclass
-from snapbreaker.files.entry import Aspect, Change, Details, Entry
-from snapbreaker.files.tree import Tree, sort_key
+from snapbreaker.files.entry import Aspect, Change, Details, Entry, sort_key
+from snapbreaker.files.tree import Tree
 from snapbreaker.linux.inode import FLAG_NOCOW
 
 # What a file cannot get without being made anew.
@@ -126,7 +126,7 @@ def _in_place(change: Change, old: Tree, live: Tree, serving: dict[Inode, Inode]
         return None  # with another one's metadata it could no longer prove what it held itself
     if change.aspects & Aspect.LINKS and serving.get(_inode(was)) != _inode(now):
         return None
-    details, present = old.details(was), live.details(now)
+    details, present = change.was or old.details(was), change.now or live.details(now)
     if was.is_file and (present.flags ^ details.flags) & FLAG_NOCOW:
         return None
     return Step(Action.METADATA, change, details, present, inode=now.ino)
@@ -136,7 +136,7 @@ def _anew(change: Change, old: Tree, bases: dict[Inode, Step]) -> Step:
     entry = change.old
     if entry is None:
         return Step(Action.DISPLACE, change)
-    details = old.details(entry)
+    details = change.was or old.details(entry)
     if entry.is_dir:
         return Step(Action.PLACE, change, details, snapshot=_has_snapshot(old, entry))
     if entry.nlink == 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from snapbreaker.errors import RestoreError, SnapbreakerError
 from snapbreaker.files import metadata, ops
@@ -18,11 +20,12 @@ from snapbreaker.files.room import NO_SPACE, Room
 from snapbreaker.files.stage import Stage, identity_of
 from snapbreaker.files.tree import Tree
 from snapbreaker.linux.openat import open_beneath
+from snapbreaker.parallel import Counts, in_parallel, part, processes_for
 from snapbreaker.progress import Progress
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
-_STEPS_PER_REPORT = 1000
+_STEPS_PER_REPORT = 100
 
 
 class Staging:
@@ -45,24 +48,73 @@ class Staging:
 
         Raises RestoreError; then nothing in the live tree has changed.
         """
-        for count, step in enumerate(self._plan.steps):
-            if count % _STEPS_PER_REPORT == 0:
-                progress("stage", count, self.octets)
+        files, links = [], []
+        for step in self._plan.steps:
             if step.action is Action.METADATA:
                 continue
-            try:
-                self._room.make(self._assign, step)
-                self._room.make(self._stage_step, step)
-            except SnapbreakerError as error:
-                step.failure = f"cannot be staged: {error.message}"
-            except OSError as error:
-                if error.errno in NO_SPACE:
-                    raise RestoreError(
-                        f"no space to stage {os.fsdecode(step.path)}: {error.strerror}",
-                        "nothing was changed; make space on that filesystem and roll back again",
-                    ) from error
-                step.failure = f"cannot be staged: {error.strerror}"
+            self._do(self._assign, step)
+            if step.action is Action.LINK:
+                links.append(step)
+            elif step.action is Action.PLACE and step.old.is_file:
+                files.append(step)
+            else:
+                self._do(self._stage_step, step)
+        self._stage_files(files, progress)
+        for step in links:
+            self._do(self._stage_step, step)
         self._room.make(ops.syncfs, self._stage.fd)
+
+    def _do(self, action: Callable[[Step], None], step: Step) -> None:
+        if step.failure:
+            return
+        try:
+            self._room.make(action, step)
+        except SnapbreakerError as error:
+            step.failure = f"cannot be staged: {error.message}"
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise RestoreError(
+                    f"no space to stage {os.fsdecode(step.path)}: {error.strerror}",
+                    "nothing was changed; make space on that filesystem and roll back again",
+                ) from error
+            step.failure = f"cannot be staged: {error.strerror}"
+
+    def _stage_files(self, files: list[Step], progress: Progress) -> None:
+        """Many regular files are staged by several processes. Those for which there was no space come last, and
+        find out whether some can be made.
+        """
+        processes = processes_for(len(files))
+        steps, octets = Counts(), Counts()
+
+        def stage(number: int) -> tuple[list[tuple[int, str] | None], Any]:
+            done: list[tuple[int, str] | None] = []
+            for step in part(files, number, processes):
+                if number == 0 and len(done) % _STEPS_PER_REPORT == 0:
+                    progress("stage", steps.sum, octets.sum)
+                done.append(self._staged_by_helper(step))
+                steps.add(1)
+                octets.add(step.old.size)
+            return done, self._old.learned()
+
+        for number, (done, learned) in enumerate(in_parallel(processes, stage)):
+            self._old.learn(learned)
+            for step, found in zip(part(files, number, processes), done, strict=True):
+                if found is None:
+                    self._do(self._stage_step, step)
+                else:
+                    step.inode, step.failure = found
+        self.octets = sum(step.old.size for step in files if not step.failure)
+
+    def _staged_by_helper(self, step: Step) -> tuple[int, str] | None:
+        """The inode and why it failed; None without space."""
+        if not step.failure:
+            try:
+                self._stage_step(step)
+            except SnapbreakerError as error:
+                return 0, f"cannot be staged: {error.message}"
+            except OSError as error:
+                return None if error.errno in NO_SPACE else (0, f"cannot be staged: {error.strerror}")
+        return step.inode, step.failure
 
     def staged(self) -> list[tuple[int, int, int]]:
         """(domain, slot, identity) of all that lies ready, and of the links that are going to be made."""
@@ -117,15 +169,13 @@ class Staging:
         fd = ops.create(directory, name)
         try:
             metadata.prepare(fd, step.details)
-            if entry.size and not self._clone(entry, fd):
+            if entry.size:
                 content = self._old.content(entry)
                 try:
                     ops.fill(fd, content)
                 finally:
                     content.close()
-            self.octets += entry.size
-            metadata.settle_new(fd, entry, step.details)
-            return os.fstat(fd).st_ino
+            return metadata.settle_new(fd, entry, step.details)
         finally:
             os.close(fd)
 
@@ -135,20 +185,9 @@ class Staging:
         fd = os.open(name, _FILE, dir_fd=directory)
         try:
             metadata.settle(fd, step.old, step.details, locked=False)
-            self.octets += step.old.size
             return os.fstat(fd).st_ino
         finally:
             os.close(fd)
-
-    def _clone(self, entry: Entry, fd: int) -> bool:
-        """Clone a file of a snapshot whole, without asking where its data lies: on btrfs that takes longer."""
-        if not isinstance(self._old, LiveTree):
-            return False
-        source = self._old.open_entry(entry)
-        try:
-            return ops.clone(source, fd) and os.fstat(fd).st_size == entry.size
-        finally:
-            os.close(source)
 
     def _make_directory(self, step: Step, directory: int, name: bytes) -> None:
         if step.snapshot:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
-from typing import Self
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Self
 
 from snapbreaker.dataclass import dataclass
+from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.entry import Details, Entry
+from snapbreaker.linux.clone import data_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,30 +22,34 @@ class Extent:
     length: int
 
 
-@dataclass(slots=True)
 class Content:
     """A regular file's bytes: open ``fd`` plus where its data lies; everything between is a hole.
 
-    For a plain file ``source == offset`` in each extent; in a pack file they differ. The receiver must call
-    ``close()``; ``owned`` false means that the descriptor belongs to the tree.
+    Without ``extents`` it is a plain file on ``device`` (st_dev), whose holes are looked for when they are first
+    asked for. The receiver must call ``close()``; ``owned`` false means that the descriptor belongs to the tree.
     """
 
-    fd: int
-    size: int
-    extents: tuple[Extent, ...]
-    owned: bool = True
+    __slots__ = ("_extents", "device", "fd", "owned", "plain", "size")
+
+    def __init__(
+        self, fd: int, size: int, extents: tuple[Extent, ...] | None = None, owned: bool = True, device: int = 0
+    ) -> None:
+        self.fd, self.size, self.owned, self.device = fd, size, owned, device
+        self.plain = extents is None
+        self._extents = extents
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """Where the data lies, in order. Raises OSError."""
+        if self._extents is None:
+            ranges = data_ranges(self.fd, self.size)
+            self._extents = tuple(Extent(start, start, end - start) for start, end in ranges)
+        return self._extents
 
     def close(self) -> None:
-        import os
-
         if self.owned and self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-
-def sort_key(path: bytes) -> bytes:
-    """The order of every walk: depth first, a directory before what is in it, names by their bytes."""
-    return path.replace(b"/", b"\0")
 
 
 class Tree(ABC):
@@ -60,6 +67,25 @@ class Tree(ABC):
     def lookup(self, path: bytes) -> Entry | None:
         """The entry of one path, None when there is none. Never follows a symbolic link."""
 
+    def walk_part(self, bounds: Bounds) -> Iterator[Entry]:
+        """That part of a walk."""
+        return (entry for entry in self.walk() if bounds.holds(entry.path))
+
+    def parts(self, most: int) -> list[Bounds]:
+        """The tree in up to ``most`` parts of about the same size, for ``walk_part``; one when it is small."""
+        return [Bounds()]
+
+    def learned(self) -> Any:
+        """What reading has taught this process and others that go on with the tree must know, for ``learn``."""
+        return None
+
+    def learn(self, learned: Any) -> None:  # noqa: B027
+        """Take over what a process has ``learned``."""
+
+    def lookups(self, paths: Iterable[bytes]) -> Iterator[Entry | None]:
+        """``lookup`` of many paths, which is quicker when those of one directory follow each other."""
+        return map(self.lookup, paths)
+
     @abstractmethod
     def details(self, entry: Entry) -> Details:
         """Flags, project id, xattrs, link target."""
@@ -67,6 +93,10 @@ class Tree(ABC):
     @abstractmethod
     def content(self, entry: Entry) -> Content:
         """The bytes of a regular file. Raises ContentLost where they are gone."""
+
+    def read(self, entry: Entry) -> tuple[Details, Content]:
+        """``details`` and ``content`` of a regular file at once, which is quicker where both are to be opened."""
+        return self.details(entry), self.content(entry)
 
     def candidates(self, live: Tree) -> Collection[bytes] | None:
         """Paths at which ``live`` may differ from this tree, where that can be told without a walk; else None.

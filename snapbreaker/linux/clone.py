@@ -8,7 +8,7 @@ import os
 import struct
 from collections.abc import Iterator
 
-from snapbreaker.linux.ioctl import iow, iowr
+from snapbreaker.linux.ioctl import ior, iow, iowr
 
 # include/uapi/linux/fs.h
 _FICLONE = iow(0x94, 9, struct.calcsize("i"))
@@ -23,6 +23,12 @@ _FLAG_SYNC = 0x1  # write dirty pages first: until then data in space allocated 
 _EXTENT_LAST = 0x1
 _EXTENT_UNWRITTEN = 0x800
 _EXTENTS_PER_CALL = 128
+# UNKNOWN, DELALLOC, ENCODED, DATA_ENCRYPTED, NOT_ALIGNED, DATA_INLINE, DATA_TAIL
+_EXTENT_UNSURE = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400
+
+# include/uapi/linux/btrfs.h: struct btrfs_ioctl_fs_info_args
+_FS_INFO = struct.Struct("=16x16s992x")  # max_id, num_devices; fsid; the rest
+_BTRFS_FS_INFO = ior(0x94, 31, _FS_INFO.size)
 
 # Not this filesystem, not this pair of files, not this alignment: the data must be copied in another way.
 CANNOT_CLONE = frozenset(
@@ -97,6 +103,52 @@ def unwritten_ranges(fd: int, size: int) -> list[tuple[int, int]]:
         if last:
             break
     return found
+
+
+def shares_all(a: tuple[int, int], b: tuple[int, int], size: int) -> bool:
+    """Whether two open files (descriptor, st_dev) of ``size`` bytes are known to lie in the same blocks, with the
+    same holes. False where that cannot be told so: the filesystem does not say, the data lies in its metadata, is
+    compressed (one extent may then hold several different pieces), or in more extents than one call tells.
+    """
+    if not _one_filesystem(a, b):
+        return False
+    extents = _known_extents(a[0], size)
+    return extents is not None and extents == _known_extents(b[0], size)
+
+
+def _known_extents(fd: int, size: int) -> bytes | None:
+    buffer = bytearray(_FIEMAP.size + _EXTENTS_PER_CALL * _FIEMAP_EXTENT.size)
+    _FIEMAP.pack_into(buffer, 0, 0, size, _FLAG_SYNC, 0, _EXTENTS_PER_CALL, 0)
+    try:
+        fcntl.ioctl(fd, _FS_IOC_FIEMAP, buffer)
+    except OSError as error:
+        if error.errno in CANNOT_CLONE:
+            return None
+        raise
+    mapped = _FIEMAP.unpack_from(buffer)[3]
+    if not 0 < mapped < _EXTENTS_PER_CALL:
+        return None
+    found = bytes(memoryview(buffer)[_FIEMAP.size : _FIEMAP.size + mapped * _FIEMAP_EXTENT.size])
+    if any(flags & _EXTENT_UNSURE for _, _, _, flags in _FIEMAP_EXTENT.iter_unpack(found)):
+        return None
+    return found
+
+
+_fsids: dict[int, bytes] = {}  # of btrfs filesystems, by st_dev: each subvolume has its own
+
+
+def _one_filesystem(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    if a[1] == b[1]:
+        return True
+    for fd, device in (a, b):
+        if device not in _fsids:
+            buffer = bytearray(_FS_INFO.size)
+            try:
+                fcntl.ioctl(fd, _BTRFS_FS_INFO, buffer)
+            except OSError:
+                return False
+            _fsids[device] = _FS_INFO.unpack(buffer)[0]
+    return _fsids[a[1]] == _fsids[b[1]]
 
 
 def copy_range(source: int, offset: int, length: int, destination: int, destination_offset: int) -> int:

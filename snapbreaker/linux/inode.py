@@ -123,10 +123,14 @@ def _fsxattr(fd: int) -> list[int] | None:
     return list(_FSXATTR.unpack(buffer))
 
 
-def get_flags_and_project(fd: int) -> tuple[int, int]:
-    """Both ``get_flags`` and ``get_project``, in a third of the time. Not for several threads."""
+def get_flags_and_project(fd: int, projects: bool = True) -> tuple[int, int]:
+    """Both ``get_flags`` and ``get_project``, in a third of the time; without ``projects`` there are none to be
+    asked for. Not for several threads.
+    """
     try:
         fcntl.ioctl(fd, _GETFLAGS, _flags_buffer)
+        if not projects:
+            return _INT.unpack_from(_flags_buffer)[0] & SETTABLE_FLAGS, 0
         fcntl.ioctl(fd, _FSGETXATTR, _fsxattr_buffer)
     except OSError:
         return get_flags(fd), get_project(fd)

@@ -111,17 +111,22 @@ def test_a_small_change_of_a_large_tree(btrfs: LoopFilesystem) -> None:
     assert len(found) < 20
 
 
-def test_many_names_are_walked(btrfs: LoopFilesystem) -> None:
-    """The kernel tells 4 KiB of names."""
+@pytest.mark.parametrize(("count", "told"), [(300, True), (2000, False)])
+def test_many_names(btrfs: LoopFilesystem, count: int, told: bool) -> None:
+    """What an inode's first item of names cannot hold is not told, and all is walked."""
     root = btrfs.path / "scope"
     root.mkdir()
     (root / "file").write_text("before")
-    for number in range(300):
+    for number in range(count):
         os.link(root / "file", root / f"{number}-{'x' * 30}")
     stored = checkpoint(root)
     (root / "file").write_text("after")
-    with BACKEND.open(stored) as old, LiveTree(stored.volume.root, stored.policy) as live:
-        assert old.candidates(live) is None
+    found = assert_the_same(stored)
+    if told:
+        assert found is not None
+        assert len(found) == 1 + 1 + count  # the root, too
+    else:
+        assert found is None
 
 
 def test_without_the_calls(btrfs: LoopFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:

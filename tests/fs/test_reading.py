@@ -31,7 +31,7 @@ def mounted(*command: str | Path) -> Iterator[None]:
 
 
 def opened(path: Path) -> Content:
-    return plain_content(os.open(path, os.O_RDONLY))
+    return plain_content(os.open(path, os.O_RDONLY), os.fsencode(path))
 
 
 def paths(tree: LiveTree) -> list[bytes]:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapbreaker import parallel
 from snapbreaker.commit import Committed
 from snapbreaker.files import bounds, manifest_writer
 from snapbreaker.outcome import Outcome
@@ -39,6 +40,7 @@ CHANGES = st.lists(steps(25), min_size=1, max_size=3)  # by so many processes
 def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done in parts where a tree is large is done so here too."""
     monkeypatch.setattr(bounds, "_SMALL", 0)
+    monkeypatch.setattr(parallel, "PATHS_WORTH_A_PROCESS", 1)
     monkeypatch.setattr("snapbreaker.files.walk._WORTH_KNOWING", 1)
     monkeypatch.setattr(manifest_writer, "RECORDS_PER_BLOCK", 4)
     monkeypatch.setattr("snapbreaker_backends.filecopy.again.RECORDS_PER_BLOCK", 4)

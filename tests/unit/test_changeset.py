@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import changeset
 from snapbreaker.files.changeset import ABSENT, Kind, Record, fingerprint
-from snapbreaker.files.entry import Aspect, Details, Entry
-from snapbreaker.files.tree import Extent, sort_key
+from snapbreaker.files.entry import Aspect, Details, Entry, sort_key
+from snapbreaker.files.tree import Extent
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 TIMES = st.integers(-(2**63), 2**63 - 1)

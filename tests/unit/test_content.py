@@ -33,7 +33,7 @@ def build(path: Path, shape: str) -> Path:
 
 
 def opened(path: Path) -> Content:
-    return plain_content(os.open(path, os.O_RDONLY))
+    return plain_content(os.open(path, os.O_RDONLY), b"")
 
 
 @pytest.mark.parametrize("clone", [True, False])

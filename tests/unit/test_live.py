@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from snapbreaker.files.entry import Entry
+from snapbreaker.files.entry import Entry, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.policy import PathClass, Policy
-from snapbreaker.files.tree import sort_key
 
 NAMES = [b"a", b"a b", b"new\nline", b"\xff\xfe", b"a-b", b"a.d", "ü".encode(), b"\x01", b"-rf"]
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.entry import Details, Entry, sort_key
 from snapbreaker.files.manifest import ManifestTree
 from snapbreaker.files.manifest_writer import ManifestWriter
-from snapbreaker.files.tree import Extent, sort_key
+from snapbreaker.files.tree import Extent
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 # From before 1902 until after 2446: what 34 bits of seconds (ext4) and more (btrfs) can hold.

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from snapbreaker.files.live import LiveTree
 from snapbreaker.linux import btrfs
-from snapbreaker.linux.btrfs_search import TooManyPathsError, changed_inodes, names_in, paths_of
+from snapbreaker.linux.btrfs_search import Changed, TooManyPathsError, changed_inodes, names_in, paths_of
 from snapbreaker.linux.inode import syncfs
+from snapbreaker.parallel import in_parallel, part, processes_for
 
 
 class Since(NamedTuple):
@@ -46,10 +47,14 @@ def candidates(
             else:
                 return None
         directories = sorted(path for path, is_directory in changed.items() if is_directory)
-        names = [name for path in directories for name in _other_names(old, live, path)]
+        processes = processes_for(len(directories))
+        names = in_parallel(
+            processes,
+            lambda number: [_other_names(old, live, path) for path in part(directories, number, processes)],
+        )
     except (OSError, TooManyPathsError):
         return None
-    return {*changed, *names}
+    return set(changed).union(*(found for each in names for found in each))
 
 
 def _in_nested(live: LiveTree, path: bytes, since: Since) -> dict[bytes, bool]:
@@ -70,19 +75,38 @@ def _changed(fd: int, generation: int, path: bytes, inside: bytes) -> dict[bytes
     """The paths of what has changed in one subvolume, and whether each is a directory."""
     found = {}
     above = inside + b"/" if inside else b""
-    for inode, mode in changed_inodes(fd, generation):
-        if inode == btrfs.ROOT_INODE:
-            names = [b""]
-        else:
-            names = []
-            with suppress(FileNotFoundError):  # deleted since; its directory has changed too
-                names = paths_of(fd, inode)
-        for name in names:
+    below = path + b"/" if path else b""
+    names = _Names(fd)
+    for changed in changed_inodes(fd, generation):
+        for name in names.of(changed):
             if name == inside:
-                found[path] = stat.S_ISDIR(mode)
+                found[path] = stat.S_ISDIR(changed.mode)
             elif name.startswith(above):
-                found[(path + b"/" if path else b"") + name[len(above) :]] = stat.S_ISDIR(mode)
+                found[below + name[len(above) :]] = stat.S_ISDIR(changed.mode)
     return found
+
+
+class _Names:
+    """The paths of inodes from the top of the subvolume of ``fd``."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._directories = {btrfs.ROOT_INODE: b""}  # the paths, each with its slash
+
+    def of(self, changed: Changed) -> list[bytes]:
+        """All of them, none when it was deleted since: then its directory has changed too."""
+        if changed.inode == btrfs.ROOT_INODE:
+            return [b""]
+        with suppress(FileNotFoundError):
+            if len(changed.names) == changed.links:
+                return [self._directory(above) + name for above, name in changed.names]
+            return paths_of(self._fd, changed.inode)
+        return []
+
+    def _directory(self, inode: int) -> bytes:
+        if inode not in self._directories:
+            self._directories[inode] = paths_of(self._fd, inode)[0] + b"/"
+        return self._directories[inode]
 
 
 def _other_names(old: LiveTree, live: LiveTree, path: bytes) -> set[bytes]:

@@ -14,12 +14,11 @@ from itertools import islice
 from typing import NamedTuple
 
 from snapbreaker.files.bounds import Bounds
-from snapbreaker.files.entry import Entry
+from snapbreaker.files.entry import Entry, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.manifest import ManifestTree, unpack_entries, unpack_records
 from snapbreaker.files.manifest_format import RECORDS_PER_BLOCK
 from snapbreaker.files.manifest_writer import ManifestWriter
-from snapbreaker.files.tree import sort_key
 from snapbreaker_backends.filecopy.copies import Copies, PackedBlock, Recorded
 from snapbreaker_backends.filecopy.regions import in_region
 

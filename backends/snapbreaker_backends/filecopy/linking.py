@@ -21,6 +21,7 @@ from snapbreaker.files.policy import PathClass
 from snapbreaker.files.proof import TICK_NS
 from snapbreaker.guard.guard import Guard
 from snapbreaker.linux.mountinfo import read_mounts
+from snapbreaker.parallel import Counts, how_many, in_parallel
 from snapbreaker.paths import is_below, relative
 from snapbreaker.writers import Inode
 from snapbreaker_backends.filecopy.again import Again, Look
@@ -30,7 +31,6 @@ from snapbreaker_backends.filecopy.links import LinkVault
 from snapbreaker_backends.filecopy.pack import PackWriter
 from snapbreaker_backends.filecopy.recorder import Recorder
 from snapbreaker_backends.filecopy.unheard import upper_directories
-from snapbreaker_backends.filecopy.workers import Counts, how_many, in_parallel
 
 # Of these everything is copied: they change in place, or are read by programs that refuse files with several links
 # (cron its tables, mail tools their spools).
@@ -67,7 +67,7 @@ class LinkingRecorder(Recorder):
 
     def _first_pass(self) -> None:
         self._parts = self._tree.parts(how_many())
-        counts = Counts(len(self._parts))
+        counts = Counts()
         unlinked: list[Entry] = []
         for part in in_parallel(len(self._parts), lambda number: self._link_part(number, counts)):
             self._links.inodes.update(part.inodes)
@@ -89,7 +89,7 @@ class LinkingRecorder(Recorder):
 
     def _link_part(self, number: int, counts: Counts) -> Linked:
         def tell(count: int) -> None:
-            counts.set(number, count)
+            counts.set(count)
             if number == 0:
                 self._progress("link", counts.sum, 0)
 
@@ -130,11 +130,11 @@ class LinkingRecorder(Recorder):
     ) -> Iterator[Recorded | Packed | PackedBlock]:
         """What is as it was in the first walk keeps what was read then."""
         again = Again(self._tree, self._packed, self._copies, regions, [one.entry.path for one in picture])
-        counts = Counts(len(self._parts))
+        counts = Counts()
 
         def look(number: int) -> Look:
             def tell(count: int) -> None:
-                counts.set(number, count)
+                counts.set(count)
                 if number == 0:
                     self._progress("record", counts.sum, self._pack.size)
 

@@ -16,11 +16,10 @@ from collections.abc import Collection, Iterator, Mapping
 from snapbreaker.backend import Creation, Volume
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.diff import Proof
-from snapbreaker.files.entry import Entry
+from snapbreaker.files.entry import Entry, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.manifest_writer import ManifestWriter
 from snapbreaker.files.policy import PathClass
-from snapbreaker.files.tree import sort_key
 from snapbreaker.freeze import frozen
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.filesystems import Kind, kind

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator
 
 from snapbreaker.errors import CheckpointError, ContentLost
+from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.content import plain_content
 from snapbreaker.files.entry import Entry
 from snapbreaker.files.manifest import ManifestTree
@@ -56,9 +57,20 @@ class LinkedTree(CopiedTree):
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
         return map(self._corrected, super().walk(below)) if self._early else super().walk(below)
 
+    def walk_part(self, bounds: Bounds) -> Iterator[Entry]:
+        found = super().walk_part(bounds)
+        return map(self._corrected, found) if self._early else found
+
     def lookup(self, path: bytes) -> Entry | None:
         entry = super().lookup(path)
         return self._corrected(entry) if entry is not None and self._early else entry
+
+    def learned(self) -> tuple[set[int], dict[int, int]]:
+        return self._proven, self._vouched.known
+
+    def learn(self, learned: tuple[set[int], dict[int, int]]) -> None:
+        self._proven.update(learned[0])
+        self._vouched.known.update(learned[1])
 
     def content(self, entry: Entry) -> Content:
         if not self.is_linked(entry):
@@ -67,7 +79,7 @@ class LinkedTree(CopiedTree):
             raise ContentLost(f"{_shown(entry)} is lost: {self._saved.lost[entry.ino]}")
         if (saved := self._saved.get(entry.ino)) is not None:
             return Content(self._saved.pack(saved.pack), saved.size, saved.extents, owned=False)
-        return plain_content(self._open(entry))
+        return plain_content(self._open(entry), entry.path)
 
     def stands_for(self, entry: Entry, other: Entry) -> bool:
         if entry.ino != other.ino or entry.dev != other.dev or not self.is_linked(entry):

@@ -20,21 +20,21 @@ class Vouched:
     def __init__(self, vault: str) -> None:
         self._path = f"{vault}/{VOUCHED}"
         self._fd = -1
-        self._known: dict[int, int] = {}
+        self.known: dict[int, int] = {}
         with suppress(FileNotFoundError), open(self._path, "rb") as file:
             for line in file.read().split(b"\n"):
                 with suppress(ValueError):  # an empty one, or one that was cut off
                     inode, mtime_ns, _end = line.split(b" ")
-                    self._known[int(inode)] = int(mtime_ns)
+                    self.known[int(inode)] = int(mtime_ns)
 
     def knows(self, inode: int, mtime_ns: int) -> bool:
-        return self._known.get(inode) == mtime_ns
+        return self.known.get(inode) == mtime_ns
 
     def add(self, inode: int, mtime_ns: int) -> None:
         """Where it cannot be noted (no space) the next attempt knows less."""
         if self.knows(inode, mtime_ns):
             return
-        self._known[inode] = mtime_ns
+        self.known[inode] = mtime_ns
         with suppress(OSError):
             if self._fd < 0:
                 self._fd = os.open(self._path, _FLAGS, 0o600)

@@ -1,4 +1,4 @@
-"""Work on the parts of a tree in one process for each, since Python uses one core."""
+"""Work in several processes, since Python uses one core."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import os
 import pickle
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, NoReturn, TypeVar, cast
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.linux.process import die_with_parent
 
 T = TypeVar("T")
+PATHS_WORTH_A_PROCESS = 500
 _MOST = 4  # processes: beyond that the filesystem's journal is what all wait for
 _NUMBER = struct.Struct("=Q")
+_number = 0
 _QUIET = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -24,14 +26,34 @@ def how_many() -> int:
     return min(_MOST, len(os.sched_getaffinity(0)))
 
 
+def processes_for(paths: int) -> int:
+    """How many processes are worth while for so many paths that are to be read or written."""
+    return max(1, min(how_many(), paths // PATHS_WORTH_A_PROCESS))
+
+
+def number() -> int:
+    """Which of the processes of ``in_parallel`` this is: 0 for the one that called it."""
+    return _number
+
+
+def part(items: Sequence[T], number: int, parts: int) -> Sequence[T]:
+    """Of ``items`` those that process ``number`` of so many has to do."""
+    return items[len(items) * number // parts : len(items) * (number + 1) // parts]
+
+
 class Counts:
     """What each of several processes has counted, seen by all."""
 
-    def __init__(self, processes: int) -> None:
-        self._shared = mmap.mmap(-1, _NUMBER.size * processes)
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, _NUMBER.size * _MOST)
 
-    def set(self, process: int, count: int) -> None:
-        _NUMBER.pack_into(self._shared, _NUMBER.size * process, count)
+    def set(self, count: int) -> None:
+        """This process has counted up to ``count``."""
+        _NUMBER.pack_into(self._shared, _NUMBER.size * _number, count)
+
+    def add(self, count: int) -> None:
+        """``count`` more, also to what an earlier process of the same number has counted."""
+        self.set(_NUMBER.unpack_from(self._shared, _NUMBER.size * _number)[0] + count)
 
     @property
     def sum(self) -> int:
@@ -39,8 +61,8 @@ class Counts:
 
 
 def in_parallel(count: int, work: Callable[[int], T]) -> list[T]:
-    """What ``work(n)`` returns for each n below ``count``; 0 is done in this process. What it returns or raises is
-    pickled. When one fails the others are ended, and its exception comes out here.
+    """What ``work(n)`` returns for each n below ``count``, at most ``how_many()``; 0 is done in this process. What
+    it returns or raises is pickled. When one fails the others are ended, and its exception comes out here.
     """
     children = [_Child(work, number) for number in range(1, count)]
     try:
@@ -62,7 +84,7 @@ class _Child(Generic[T]):
         with os.fdopen(os.dup(self._answer), "rb") as file:
             data = file.read()
         if not data:
-            raise CheckpointError("a process that helped to make the checkpoint has died", "try again")
+            raise CheckpointError("a process that helped has died", "try again")
         well, result = pickle.loads(data)
         if not well:
             raise result
@@ -75,6 +97,8 @@ class _Child(Generic[T]):
 
 
 def _be_child(work: Callable[[int], object], number: int, answer: int) -> NoReturn:
+    global _number
+    _number = number
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for each in _QUIET:
