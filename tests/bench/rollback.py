@@ -1,53 +1,114 @@
-"""`bench rollback`: a changed btrfs subvolume goes back to its snapshot, live."""
+"""`bench rollback`: what a command changed goes back: a halted run on ext4, a live subvolume on btrfs."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from tests import comparer
-from tests.bench import tree
-from tests.bench.measure import Samples, compared, heading, run, timed
-from tests.bench.sides import Rsync, Snapbreaker, Snapper, Undo
-from tests.lab import loopfs
+from tests.bench import filesystem, tree
+from tests.bench.measure import Samples, Took, cache_option, compared, heading, run, timed
+from tests.bench.sides import Halted, Rsync, Snapbreaker, Snapper, Undo
+
+GOALS = {
+    "ext4": {"rsync -aHAX --delete": 0.6},
+    "btrfs": {"snapper undochange": 0.8, "rsync -aHAX --delete": 0.3},
+}
+NOTE = "snapbreaker's time includes the comparison of the whole tree with the checkpoint afterwards."
 
 
 def arguments(parser: ArgumentParser) -> None:
+    cache_option(parser)
     parser.add_argument("--files", type=int, default=160_000)
     parser.add_argument("--paths", type=int, default=25_000, help="how many paths the change touches")
+    parser.add_argument("--on", action="append", choices=sorted(GOALS), help="filesystem; default: both")
 
 
 def bench(options: Namespace, scratch: Path) -> str:
-    filesystem = loopfs.make("btrfs", scratch, "btrfs", 16 * loopfs.GIB)
-    try:
-        pristine = filesystem.path / "pristine"
-        run("btrfs", "subvolume", "create", pristine)
-        tree.make(pristine, options.files)
-        before = comparer.snapshot(pristine)
-        sides: list[Undo] = [Snapbreaker(scratch / "store", "btrfs"), Snapper(scratch / "snapper"), Rsync()]
-        samples = {side.name: Samples() for side in sides}
-        for number in range(options.rounds):
-            for side in sides:
-                work = filesystem.path / f"work-{number}-{sides.index(side)}"
-                run("btrfs", "subvolume", "snapshot", pristine, work)
-                samples[side.name].seconds.append(_seconds(side, work, options))
-                if number == options.rounds - 1:
-                    samples[side.name].notes = [str(_different(before, work, side))]
-    finally:
-        filesystem.close()
     facts = (
         f"{options.files:,} files, {options.paths:,} of them changed",
-        f"{options.cache} cache, loop image in {options.images}, syncfs included, {options.rounds} rounds",
+        f"{options.cache} cache, loop images in {options.images}, syncfs included, {options.rounds} rounds",
     )
-    note = "snapbreaker's time includes the comparison of the whole tree with the checkpoint afterwards."
-    table = compared(samples, ["paths left different"])
-    return f"{heading('Rollback of a live btrfs subvolume', *facts)}\n{table}\n\n{note}\n"
+    parts = [heading("Rollback", *facts)]
+    parts += [f"### {fstype}\n\n{_measured(fstype, options, scratch)}\n" for fstype in options.on or GOALS]
+    return "\n".join([*parts, NOTE + "\n"])
 
 
-def _seconds(side: Undo, work: Path, options: Namespace) -> float:
-    """One round, on a writable snapshot of its own of the pristine tree."""
-    side.before(work)
-    tree.change(work, options.files, options.paths)
+def _measured(fstype: str, options: Namespace, scratch: Path) -> str:
+    loop = filesystem.make(fstype, scratch)
+    try:
+        ground = GROUNDS[fstype](loop.path, scratch)
+        tree.make(ground.pristine, options.files)
+        before = comparer.snapshot(ground.pristine)
+        samples = {side.name: Samples() for side in ground.sides}
+        for number in range(options.rounds):
+            for side in ground.sides:
+                work = ground.begin()
+                samples[side.name].add(_took(side, work, options))
+                if number == options.rounds - 1:
+                    samples[side.name].notes = [str(_different(before, work, side))]
+                side.after()
+                ground.end()
+    finally:
+        loop.close()
+    return compared(samples, ["paths left different"], GOALS[fstype])
+
+
+class _Ground(Protocol):
+    """Where the sides work: each between ``begin`` and ``end``, on what was made at ``pristine``."""
+
+    pristine: Path
+    sides: list[Undo]
+
+    def begin(self) -> Path: ...
+
+    def end(self) -> None: ...
+
+
+class _Snapshots:
+    """btrfs: each round has a writable snapshot of its own of the pristine tree."""
+
+    def __init__(self, mountpoint: Path, scratch: Path) -> None:
+        self.pristine, self._work = mountpoint / "pristine", mountpoint / "work"
+        self.sides: list[Undo] = [
+            Snapbreaker(scratch / "store", "btrfs"),
+            Snapper(scratch / "snapper"),
+            Rsync(snapshots=True),
+        ]
+        run("btrfs", "subvolume", "create", self.pristine)
+
+    def begin(self) -> Path:
+        run("btrfs", "subvolume", "snapshot", self.pristine, self._work)
+        return self._work
+
+    def end(self) -> None:
+        for line in run("btrfs", "subvolume", "list", "-o", self._work).splitlines():
+            run("btrfs", "subvolume", "delete", self._work.parent / line.partition(" path ")[2])
+        run("btrfs", "subvolume", "delete", self._work)
+
+
+class _Same:
+    """ext4: the sides have the same tree in turn; what one left different would be told of the next as well."""
+
+    def __init__(self, mountpoint: Path, scratch: Path) -> None:
+        self.pristine = mountpoint / "work"
+        self.sides: list[Undo] = [Halted(scratch / "store", "filecopy"), Rsync(snapshots=False)]
+        self.pristine.mkdir()
+
+    def begin(self) -> Path:
+        return self.pristine
+
+    def end(self) -> None:
+        pass
+
+
+GROUNDS: dict[str, Callable[[Path, Path], _Ground]] = {"ext4": _Same, "btrfs": _Snapshots}
+
+
+def _took(side: Undo, work: Path, options: Namespace) -> Took:
+    side.change(work, options.files, options.paths)
     return timed(side.undo, work, options.cache)
 
 

@@ -1,14 +1,15 @@
-"""Those that put a directory back, or copy it, each driven as its users drive it."""
+"""Those that put a directory back, each driven as its users drive it."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Protocol
 
-from tests.bench.measure import run
+from tests.bench.held import LAUNCHER, HeldRun
+from tests.bench.measure import run, settle
 
-LAUNCHER = Path(__file__).resolve().parents[2] / "scripts/snapbreaker"
 SNAPPER_CONFIG = """\
 SUBVOLUME="{}"
 FSTYPE="btrfs"
@@ -24,14 +25,48 @@ exec snapper --no-dbus --config bench "$@"
 
 
 class Undo(Protocol):
-    """One way back: ``before`` is called before the change, ``undo`` after it."""
+    """One way back: ``change`` runs the program that changes the directory, with what has to come before it;
+    ``undo`` puts all back; ``after`` forgets.
+    """
 
     name: str
     leaves: frozenset[bytes]  # names that its own store has in the tree
 
-    def before(self, subvolume: Path) -> None: ...
+    def change(self, directory: Path, files: int, paths: int) -> None: ...
 
     def undo(self) -> None: ...
+
+    def after(self) -> None: ...
+
+
+def changer(directory: Path, files: int, paths: int) -> list[str]:
+    return [sys.executable, "-m", "tests.bench.change", str(directory), str(files), str(paths)]
+
+
+class Halted:
+    """A run whose command made the change and then fails; from its exit until snapbreaker's, with the proof."""
+
+    leaves: frozenset[bytes] = frozenset()
+
+    def __init__(self, store: Path, backend: str) -> None:
+        self.name = f"snapbreaker run, halted ({backend})"
+        self._store, self._backend = store, backend
+
+    def change(self, directory: Path, files: int, paths: int) -> None:
+        self._run = HeldRun(
+            self._store,
+            directory,
+            *changer(directory, files, paths),
+            status=1,
+            options=("--backend", self._backend),
+        )
+        self._run.until_done()
+
+    def undo(self) -> None:
+        self._run.end(expected=1)
+
+    def after(self) -> None:
+        run(LAUNCHER, "--quiet", "--store", self._store, "checkpoint", "delete", self._run.id)
 
 
 class Snapbreaker:
@@ -44,12 +79,16 @@ class Snapbreaker:
         self._backend = backend
         self._verb: list[str | Path] = [LAUNCHER, "--quiet", "--store", store]
 
-    def before(self, subvolume: Path) -> None:
-        made = run(*self._verb, "checkpoint", "create", "--backend", self._backend, "--scope", subvolume)
+    def change(self, directory: Path, files: int, paths: int) -> None:
+        made = run(*self._verb, "checkpoint", "create", "--backend", self._backend, "--scope", directory)
         self._id = made.strip()
+        run(*changer(directory, files, paths))
 
     def undo(self) -> None:
         run(*self._verb, "rollback", self._id)
+
+    def after(self) -> None:
+        run(*self._verb, "checkpoint", "delete", self._id)
 
 
 class Snapper:
@@ -66,29 +105,48 @@ class Snapper:
         (settings / "configs").mkdir(parents=True)
         (settings / "default").write_text('SNAPPER_CONFIGS="bench"\n')
 
-    def before(self, subvolume: Path) -> None:
-        (self._settings / "configs/bench").write_text(SNAPPER_CONFIG.format(subvolume))
-        times = subvolume.stat()
-        run("btrfs", "subvolume", "create", subvolume / ".snapshots")
-        os.utime(subvolume, ns=(times.st_atime_ns, times.st_mtime_ns))
+    def change(self, directory: Path, files: int, paths: int) -> None:
+        (self._settings / "configs/bench").write_text(SNAPPER_CONFIG.format(directory))
+        times = directory.stat()
+        run("btrfs", "subvolume", "create", directory / ".snapshots")
+        os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))
         self._number = self._snapper("create", "--print-number").strip()
+        run(*changer(directory, files, paths))
 
     def undo(self) -> None:
         self._snapper("undochange", f"{self._number}..0")
+
+    def after(self) -> None:
+        self._snapper("delete", self._number)
 
     def _snapper(self, *arguments: str) -> str:
         return run("unshare", "--mount", "sh", "-c", SNAPPER, "sh", self._settings, *arguments)
 
 
 class Rsync:
-    """rsync back from a read-only btrfs snapshot."""
+    """rsync back from a full copy: on btrfs a read-only snapshot, elsewhere one that rsync made, or made anew."""
 
     name = "rsync -aHAX --delete"
     leaves: frozenset[bytes] = frozenset()
 
-    def before(self, subvolume: Path) -> None:
-        self._live, self._snapshot = subvolume, subvolume.with_name(subvolume.name + "-before")
-        run("btrfs", "subvolume", "snapshot", "-r", self._live, self._snapshot)
+    def __init__(self, snapshots: bool) -> None:
+        self._snapshots = snapshots
+
+    def change(self, directory: Path, files: int, paths: int) -> None:
+        self._live, self._copy = directory, directory.with_name(directory.name + "-before")
+        if self._snapshots:
+            run("btrfs", "subvolume", "snapshot", "-r", directory, self._copy)
+        else:
+            self._sync(self._live, self._copy)
+            settle(directory)
+        run(*changer(directory, files, paths))
 
     def undo(self) -> None:
-        run("rsync", "-aHAX", "--delete", f"{self._snapshot}/", f"{self._live}/")
+        self._sync(self._copy, self._live)
+
+    def after(self) -> None:
+        if self._snapshots:
+            run("btrfs", "subvolume", "delete", self._copy)
+
+    def _sync(self, source: Path, target: Path) -> None:
+        run("rsync", "-aHAX", "--delete", f"{source}/", f"{target}/")

@@ -1,15 +1,22 @@
-"""A tree of many small files, and a change of many paths. Both depend on nothing but their numbers."""
+"""A tree of many files, as many bytes as a server's, and a change of many paths. Both depend on nothing but their
+numbers.
+
+160,000 paths are 5.56 GB (5,564,341,772 bytes): 92 % are regular files, 2 KiB in the median and 38 KB in the mean,
+the largest 16 MiB; 4 % are symlinks, 4 % second names of files. Sizes are lognormal, as on installed systems.
+"""
 
 from __future__ import annotations
 
 import os
 import random
+from functools import cache
 from pathlib import Path
 
 FILES_PER_DIRECTORY = 30
 DIRECTORIES_PER_TOP = 100
+LARGEST = 16 << 20  # bytes of a file
+MEDIAN_LOG, SPREAD = 7.6, 2.45  # mu and sigma of the sizes in bytes
 YEAR_2024 = 1_704_067_200
-BLOCK = random.Random(1).randbytes(1 << 20)
 
 
 def path_of(number: int) -> str:
@@ -17,18 +24,25 @@ def path_of(number: int) -> str:
     return f"t{directory // DIRECTORIES_PER_TOP:03}/d{directory % DIRECTORIES_PER_TOP:02}/f{number:07}"
 
 
-def make(root: Path, files: int) -> None:
-    """``files`` paths: 92 % regular files (2 KiB in the median, 9 KiB in the mean), 4 % links of either kind."""
+def size_of(number: int) -> int:
+    """Bytes of file ``number``; 0 where that is a link of either kind."""
+    if number % 25 in (7, 9):
+        return 0
+    return min(int(random.Random(number).lognormvariate(MEDIAN_LOG, SPREAD)), LARGEST)
+
+
+def make(root: Path, files: int, empty: bool = False) -> None:
+    """``files`` paths below ``root``, which may exist; ``empty``: no file has content."""
     for number in range(files):
-        path = root / path_of(number)
+        path = f"{root}/{path_of(number)}"
         if number % FILES_PER_DIRECTORY == 0:
-            path.parent.mkdir(parents=True)
+            os.makedirs(os.path.dirname(path))
         if number % 25 == 7:
-            path.symlink_to(f"f{number - 1:07}")
+            os.symlink(f"f{number - 1:07}", path)
         elif number % 25 == 9:
-            path.hardlink_to(root / path_of(number - 1))
+            os.link(f"{root}/{path_of(number - 1)}", path)
         else:
-            path.write_bytes(content(number))
+            _write(path, number, empty)
         if number % 40 == 3:
             os.setxattr(path, "user.bench", b"%d" % number, follow_symlinks=False)
         if number % 10 == 5:
@@ -36,10 +50,19 @@ def make(root: Path, files: int) -> None:
     _settle_times(root)
 
 
-def content(number: int) -> bytes:
-    size = int(random.Random(number).lognormvariate(7.6, 1.7))
-    start = number * 4099 % (len(BLOCK) // 2)
-    return BLOCK[start : start + min(size, len(BLOCK) // 2)]
+def _write(path: str, number: int, empty: bool = False, tail: bytes = b"") -> None:
+    with open(path, "xb", buffering=0) as file:
+        if not empty:
+            start = number * 4099 % LARGEST
+            file.write(_noise()[start : start + size_of(number)])
+        if tail:
+            file.write(tail)
+
+
+@cache
+def _noise() -> memoryview:
+    """What all content is cut from: nothing in it can be compressed."""
+    return memoryview(random.Random(1).randbytes(2 * LARGEST))
 
 
 def change(root: Path, files: int, paths: int) -> None:
@@ -61,7 +84,7 @@ def change(root: Path, files: int, paths: int) -> None:
 def _change_file(path: Path, number: int, kind: int) -> None:
     if kind < 3:
         new = path.with_name("new")
-        new.write_bytes(content(number + 1) + b"replaced")
+        _write(str(new), number + 1, tail=b"replaced")
         new.rename(path)
     elif kind < 5:
         with path.open("r+b") as file:
@@ -69,7 +92,7 @@ def _change_file(path: Path, number: int, kind: int) -> None:
     elif kind < 7:
         path.unlink()
     elif kind == 7:
-        path.with_name(f"new-{number:07}").write_bytes(content(number))
+        _write(str(path.with_name(f"new-{number:07}")), number)
     elif kind == 8:
         os.chmod(path, 0o600)
         os.chown(path, 1001, 1001)
