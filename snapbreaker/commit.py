@@ -11,6 +11,7 @@ from snapbreaker.bystanders import Bystanders
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
+from snapbreaker.collector import uncollected
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.files.entry import Change
 from snapbreaker.files.undo import build_undo
@@ -41,6 +42,7 @@ class Committed:
         self.system_seconds = 0.0  # for packages, units, accounts and ports
 
 
+@uncollected
 def commit(record: Record, watcher: Watcher | None = None, progress: Progress = silent) -> Committed | Issue:
     """Write the undo set of every volume, then say *committed*.
 

@@ -14,6 +14,7 @@ from snapbreaker.bystanders import Bystanders, Split
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import SETTLED, State
+from snapbreaker.collector import uncollected
 from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.restore import restore
@@ -36,6 +37,7 @@ from snapbreaker.trees import below, compared, live_tree, pending, source
 ATTEMPTS = 3  # something outside the run may write while files go back
 
 
+@uncollected
 def roll_back(
     record: Record,
     goal: Goal,
@@ -79,6 +81,7 @@ def roll_back(
     return outcome
 
 
+@uncollected
 def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> Changes:
     """Before the machine boots: put the files of every volume back that is mounted already, so that it can.
 

@@ -17,6 +17,7 @@ from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.record import Meta, Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
 from snapbreaker.checkpoint.store import Store
+from snapbreaker.collector import uncollected
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, SnapbreakerError
 from snapbreaker.files.proof import Proof
@@ -52,6 +53,7 @@ class Request:
     owners: Sequence[Owner] = field(default_factory=tuple)
 
 
+@uncollected
 def create(
     store: Store,
     request: Request,

@@ -13,7 +13,7 @@ from snapbreaker.linux.clone import (
     clone_file,
     clone_range,
     copy_range,
-    shares_all,
+    unshared,
     unwritten_ranges,
 )
 from snapbreaker.linux.libc import failure
@@ -85,13 +85,12 @@ def append_content(content: Content, pack_fd: int, end: int) -> tuple[tuple[Exte
     return tuple(stored), end
 
 
-def same_content(a: Content, b: Content) -> bool:
-    """Whether both hold the same bytes, however sparse each is."""
+def same_content(a: Content, b: Content, where: Iterable[Range] | None = None) -> bool:
+    """Whether both hold the same bytes, however sparse each is. ``where`` they may not, if that is known."""
     if a.size != b.size:
         return False
-    there, here = _data(a), _data(b)
     read = 0
-    for start, end in there if there == here else _union(there, here):
+    for start, end in _where_data_lies(a, b) if where is None else where:
         for offset in range(start, end, _BLOCK):
             length = min(_BLOCK, end - offset)
             if _read(a, offset, length) != _read(b, offset, length):
@@ -127,9 +126,14 @@ def same_sparseness(a: Content, b: Content) -> bool:
     return all(any(start <= s and e <= end for start, end in _merge(undecided)) for s, e in different)
 
 
-def is_shared(a: Content, b: Content) -> bool:
-    """Whether it is known that both are the same blocks on disk, hole for hole: one is a clone of the other."""
-    return a.plain and b.plain and shares_all((a.fd, a.device), (b.fd, b.device), a.size)
+def not_shared(a: Content, b: Content) -> list[Range] | None:
+    """Where two files of one size do not lie in the same blocks on disk, or in holes; None if it is not known."""
+    return unshared((a.fd, a.device), (b.fd, b.device), a.size) if a.plain and b.plain else None
+
+
+def _where_data_lies(a: Content, b: Content) -> Iterable[Range]:
+    there, here = _data(a), _data(b)
+    return there if there == here else _union(there, here)
 
 
 def _whole(content: Content) -> tuple[Extent, ...]:
@@ -201,6 +205,8 @@ def _merge(ranges: Iterable[Range]) -> Iterator[Range]:
 
 def _read(content: Content, offset: int, length: int) -> bytes:
     """``length`` bytes at ``offset``, zeros for holes; shorter when the file became shorter meanwhile."""
+    if content.plain:
+        return os.pread(content.fd, length, offset)
     pieces: list[bytes] = []
     end, at = offset + length, offset
     first = _first_after(content.extents, offset)

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterator
 
 from snapbreaker.errors import ContentLost
-from snapbreaker.files.content import is_shared, same_content, same_sparseness
+from snapbreaker.files.content import not_shared, same_content, same_sparseness
 from snapbreaker.files.entry import Aspect, Change, Details, Entry, sort_key
 from snapbreaker.files.links import LinkGroups
 from snapbreaker.files.policy import PathClass, Policy
@@ -213,9 +213,10 @@ class Comparison:
 
 
 def _content(old: Content, new: Content) -> Aspect:
-    if is_shared(old, new):
+    where = not_shared(old, new)
+    if where == []:
         return Aspect.NONE
-    if not same_content(old, new):
+    if not same_content(old, new, where):
         return Aspect.CONTENT
     return Aspect.NONE if same_sparseness(old, new) else Aspect.SPARSE
 

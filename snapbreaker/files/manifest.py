@@ -5,9 +5,9 @@ from __future__ import annotations
 import bisect
 import hashlib
 import os
-import struct
 import zlib
 from collections.abc import Iterator
+from functools import cached_property
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.bounds import Bounds, divide
@@ -17,6 +17,7 @@ from snapbreaker.files.packing import is_linked, unpack_details, unpack_extents
 from snapbreaker.files.tree import Content, Tree
 
 _new = tuple.__new__
+_KEPT_BLOCKS = 4
 
 
 class ManifestTree(Tree):
@@ -35,7 +36,7 @@ class ManifestTree(Tree):
             os.close(self._fd)
             raise
         self._keys = [sort_key(block.first) for block in self.index]
-        self._cache: dict[int, dict[bytes, tuple[Entry, bytes]]] = {}
+        self._cache: dict[int, _Records] = {}
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -45,11 +46,11 @@ class ManifestTree(Tree):
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
         if not below:
             for number in range(len(self.index)):
-                yield from unpack_entries(self._read_block(number))
+                yield from self._records(number).entries
             return
         inside = below + b"/"
         for number in range(self._block_of(below), len(self.index)):
-            for entry in unpack_entries(self._read_block(number)):
+            for entry in self._records(number).entries:
                 if entry.path == below or entry.path.startswith(inside):
                     yield entry
                 elif sort_key(entry.path) > sort_key(inside):
@@ -67,7 +68,7 @@ class ManifestTree(Tree):
         last = len(self.index) if bounds.stop is None else self._block_of(bounds.stop) + 1
         for number in range(first, last):
             inside = first < number < last - 1
-            for entry in unpack_entries(self._read_block(number)):
+            for entry in self._records(number).entries:
                 if inside or bounds.holds(entry.path):
                     yield entry
 
@@ -77,8 +78,7 @@ class ManifestTree(Tree):
             yield block, os.pread(self._fd, block.length, block.offset)
 
     def lookup(self, path: bytes) -> Entry | None:
-        found = self._find(path)
-        return found[0] if found else None
+        return self._records(self._block_of(path)).by_path.get(path) if self.index else None
 
     def details(self, entry: Entry) -> Details:
         return unpack_details(self._extras(entry))
@@ -95,22 +95,19 @@ class ManifestTree(Tree):
         return is_linked(self._extras(entry))
 
     def _extras(self, entry: Entry) -> bytes:
-        found = self._find(entry.path)
-        if found is None:
+        extras = self._records(self._block_of(entry.path)).extras(entry.path) if self.index else None
+        if extras is None:
             raise CheckpointError(f"{os.fsdecode(entry.path)!r} is not in {self._path}")
-        return found[1]
+        return extras
 
-    def _find(self, path: bytes) -> tuple[Entry, bytes] | None:
-        if not self.index:
-            return None
-        number = self._block_of(path)
-        block = self._cache.get(number)
-        if block is None:
-            if len(self._cache) == 4:
+    def _records(self, number: int) -> _Records:
+        """A block. The last few stay, so a walk and questions about what it has just shown take one unpacking."""
+        records = self._cache.get(number)
+        if records is None:
+            if len(self._cache) == _KEPT_BLOCKS:
                 del self._cache[next(iter(self._cache))]
-            block = {entry.path: (entry, extras) for entry, extras in unpack_records(self._read_block(number))}
-            self._cache[number] = block
-        return block.get(path)
+            records = self._cache[number] = _Records(self._read_block(number))
+        return records
 
     def _block_of(self, path: bytes) -> int:
         return max(0, bisect.bisect_right(self._keys, sort_key(path)) - 1)
@@ -131,8 +128,27 @@ class ManifestTree(Tree):
         return records, blocks
 
 
-def unpack_entries(data: bytes) -> Iterator[Entry]:
-    """The entries of one block: the loop that decides how fast a manifest is read."""
+class _Records:
+    """The entries of one block, and their extras."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._places: dict[bytes, slice] = {}
+        self.entries = list(unpack_entries(data, self._places))
+
+    @cached_property
+    def by_path(self) -> dict[bytes, Entry]:
+        return {entry.path: entry for entry in self.entries}
+
+    def extras(self, path: bytes) -> bytes | None:
+        place = self._places.get(path)
+        return None if place is None else self._data[place]
+
+
+def unpack_entries(data: bytes, places: dict[bytes, slice] | None = None) -> Iterator[Entry]:
+    """The entries of one block: the loop that decides how fast a manifest is read. ``places`` gets, by path, where
+    the extras lie in ``data``.
+    """
     unpack, header, second, new, make = RECORD.unpack_from, RECORD.size, SECOND, _new, Entry
     at, end, previous = 0, len(data), b""
     while at < end:
@@ -144,6 +160,8 @@ def unpack_entries(data: bytes) -> Iterator[Entry]:
         if shared:
             path = (previous[:shared] if len(previous) >= shared else previous + b"/") + path
         at += rest + extras
+        if places is not None:
+            places[path] = slice(at - extras, at)
         previous = path
         yield new(
             make,
@@ -153,12 +171,9 @@ def unpack_entries(data: bytes) -> Iterator[Entry]:
 
 def unpack_records(data: bytes) -> Iterator[tuple[Entry, bytes]]:
     """The same, with the extras of each."""
-    at = 0
-    for entry in unpack_entries(data):
-        _, rest, extras = struct.unpack_from("<III", data, at)
-        at += RECORD.size + rest
-        yield entry, data[at : at + extras]
-        at += extras
+    places: dict[bytes, slice] = {}
+    for entry in unpack_entries(data, places):
+        yield entry, data[places[entry.path]]
 
 
 def _index(data: bytes) -> Iterator[Block]:

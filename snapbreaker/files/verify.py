@@ -44,8 +44,8 @@ def verify(
 ) -> list[Difference]:
     """Compare everything at and below ``below`` again; empty when ``live`` is as ``old``.
 
-    What was restored is judged by its bytes, never by its metadata: ``touched`` paths and their
-    parents. Raises OSError when something cannot be read.
+    What was restored (``touched`` paths and their parents) is judged by its bytes, or by the blocks that it shares
+    with what was kept, never by its metadata. Raises OSError when something cannot be read.
     """
     changes = diff_divided(old, live, policy, proof, below, touched=touched)
     return [Difference(change.path, change.aspects, describe(change, old, live)) for change in changes]

@@ -73,7 +73,11 @@ class View:
 
     def vault_links(self, inode: int) -> int:
         """How many links vaults have of a file."""
-        return sum(inode in vault for vault in self.borrowed)
+        count = 0
+        for vault in self.borrowed:
+            if inode in vault:
+                count += 1
+        return count
 
     def own_links(self, entry: Entry) -> Entry:
         """The entry without the links that vaults have of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -105,19 +106,45 @@ def unwritten_ranges(fd: int, size: int) -> list[tuple[int, int]]:
     return found
 
 
-def shares_all(a: tuple[int, int], b: tuple[int, int], size: int) -> bool:
-    """Whether two open files (descriptor, st_dev) of ``size`` bytes are known to lie in the same blocks, with the
-    same holes. False where that cannot be told so: the filesystem does not say, the data lies in its metadata, is
-    compressed (one extent may then hold several different pieces), or in more extents than one call tells.
+def unshared(a: tuple[int, int], b: tuple[int, int], size: int) -> list[tuple[int, int]] | None:
+    """The ranges (start, end) in which two open files (descriptor, st_dev) of ``size`` bytes do not lie in the
+    same blocks of one filesystem, or are no holes in both; [] when one is a clone of the other.
+
+    None where that cannot be told: the filesystem does not say, the data lies in its metadata, is compressed (one
+    extent may then hold several different pieces), or in more extents than one call tells.
     """
     if not _one_filesystem(a, b):
-        return False
-    extents = _known_extents(a[0], size)
-    return extents is not None and extents == _known_extents(b[0], size)
+        return None
+    ours = _known_extents(a[0], size)
+    theirs = _known_extents(b[0], size) if ours is not None else None
+    if ours is None or theirs is None:
+        return None
+    return [] if ours == theirs else _different(ours, theirs, size)
 
 
-def _known_extents(fd: int, size: int) -> bytes | None:
-    buffer = bytearray(_FIEMAP.size + _EXTENTS_PER_CALL * _FIEMAP_EXTENT.size)
+def _different(ours: list[_Mapped], theirs: list[_Mapped], size: int) -> list[tuple[int, int]]:
+    ends = {edge for start, end, _ in (*ours, *theirs) for edge in (start, end) if edge < size}
+    edges = sorted({0, size} | ends)
+    found: list[tuple[int, int]] = []
+    at, other = iter(ours), iter(theirs)
+    mine, its = next(at, None), next(other, None)
+    for start, end in itertools.pairwise(edges):
+        while mine is not None and mine[1] <= start:
+            mine = next(at, None)
+        while its is not None and its[1] <= start:
+            its = next(other, None)
+        here = mine[2] if mine is not None and mine[0] <= start else None
+        there = its[2] if its is not None and its[0] <= start else None
+        if here != there:
+            found.append((start, end))
+    return found
+
+
+_Mapped = tuple[int, int, tuple[int, int]]  # start, end; where it lies less the start, whether never written
+
+
+def _known_extents(fd: int, size: int) -> list[_Mapped] | None:
+    buffer = _buffer
     _FIEMAP.pack_into(buffer, 0, 0, size, _FLAG_SYNC, 0, _EXTENTS_PER_CALL, 0)
     try:
         fcntl.ioctl(fd, _FS_IOC_FIEMAP, buffer)
@@ -126,14 +153,19 @@ def _known_extents(fd: int, size: int) -> bytes | None:
             return None
         raise
     mapped = _FIEMAP.unpack_from(buffer)[3]
-    if not 0 < mapped < _EXTENTS_PER_CALL:
+    if mapped == _EXTENTS_PER_CALL:
         return None
-    found = bytes(memoryview(buffer)[_FIEMAP.size : _FIEMAP.size + mapped * _FIEMAP_EXTENT.size])
-    if any(flags & _EXTENT_UNSURE for _, _, _, flags in _FIEMAP_EXTENT.iter_unpack(found)):
-        return None
+    found: list[_Mapped] = []
+    for number in range(mapped):
+        extent = _FIEMAP_EXTENT.unpack_from(buffer, _FIEMAP.size + number * _FIEMAP_EXTENT.size)
+        logical, physical, length, flags = extent
+        if flags & _EXTENT_UNSURE:
+            return None
+        found.append((logical, logical + length, (physical - logical, flags & _EXTENT_UNWRITTEN)))
     return found
 
 
+_buffer = bytearray(_FIEMAP.size + _EXTENTS_PER_CALL * _FIEMAP_EXTENT.size)  # not for several threads
 _fsids: dict[int, bytes] = {}  # of btrfs filesystems, by st_dev: each subvolume has its own
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from snapbreaker.files.content import copy_content, plain_content, same_content, same_sparseness
+from snapbreaker.files.content import copy_content, not_shared, plain_content, same_content, same_sparseness
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.tree import Content, Extent
-from snapbreaker.linux.clone import data_ranges, unwritten_ranges
+from snapbreaker.linux.clone import clone_range, data_ranges, unwritten_ranges
 from tests.lab import subvolumes
 from tests.lab.loopfs import LoopFilesystem
 
@@ -146,6 +147,41 @@ def test_a_whole_file_is_shared_where_the_filesystem_can(filesystem: LoopFilesys
         assert same_sparseness(source, twin)
         twin.close()
     source.close()
+
+
+def test_what_a_clone_no_longer_shares(filesystem: LoopFilesystem) -> None:
+    """After writes, holes and clones at random: each byte that differs lies where the files do not share."""
+    source = _sparse(filesystem.path / "source")
+    old = (filesystem.path / "source").read_bytes()
+    for seed in range(20):
+        _change_a_clone(source, filesystem.path / "copy", random.Random(seed))
+        twin = opened(filesystem.path / "copy")
+        where, new = not_shared(source, twin), (filesystem.path / "copy").read_bytes()
+        assert where is not None
+        differ = [at for at in range(0, len(old), 89) if old[at] != new[at]]
+        assert all(any(start <= at < end for start, end in where) for at in differ)
+        assert same_content(source, twin, where) == (old == new)
+        if filesystem.fstype != "ext4":
+            assert sum(end - start for start, end in where) < 200_000  # of 1 MiB
+        twin.close()
+    source.close()
+
+
+def _change_a_clone(source: Content, path: Path, choice: random.Random) -> None:
+    with open(path, "w+b") as copy:
+        copy_content(source, copy.fileno())
+        twin = opened(path)
+        assert bool(not_shared(source, twin)) == (path.parent.name.startswith("ext4"))
+        twin.close()
+        for _ in range(choice.randrange(4)):
+            start, length = choice.randrange(SPARSE[-1][1] - 20_000), choice.choice([1, 5000, 4096, 20_000])
+            act = choice.choice(["write", "hole", "clone"])
+            if act == "write":
+                os.pwrite(copy.fileno(), choice.randbytes(length), start)
+            elif act == "hole":
+                subprocess.run(["fallocate", "-p", "-o", f"{start}", "-l", f"{length}", copy.name], check=True)
+            else:  # the same extent in another place
+                clone_range(source.fd, MIB, 4096, copy.fileno(), start - start % 4096)
 
 
 def test_extents_of_a_pack_are_shared_where_the_filesystem_can(filesystem: LoopFilesystem) -> None:
