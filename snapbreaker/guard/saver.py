@@ -30,7 +30,7 @@ class Saver:
         self._writing = threading.Lock()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.packs = [os.open(f"{vault}/{name}", flags, 0o600) for name in PACKS]
-        self._queues: list[queue.SimpleQueue[tuple[int, int] | None]] = [queue.SimpleQueue() for _ in PACKS]
+        self._queues: list[queue.SimpleQueue[tuple[int, int, bool] | None]] = [queue.SimpleQueue() for _ in PACKS]
         self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(len(PACKS))]
         self._saved = self._synced = 0  # how many files
         self.broken = False
@@ -41,9 +41,11 @@ class Saver:
             thread.start()
         threading.Thread(target=self._go_on_syncing, daemon=True).start()
 
-    def save(self, inode: int, fd: int, size: int) -> None:
-        """Queue an open file; its descriptor stays the caller's, and open until ``done``."""
-        self._queues[size >= _LARGE].put((inode, fd))
+    def save(self, inode: int, fd: int, size: int, awaited: bool = True) -> None:
+        """Queue an open file; its descriptor stays the caller's, and open until ``done``. Of one that nobody waits
+        for it does not matter when it is on disk.
+        """
+        self._queues[size >= _LARGE].put((inode, fd, awaited))
 
     def end(self) -> None:
         """Let the threads end when they have done what is queued."""
@@ -109,10 +111,10 @@ class Saver:
     def _work(self, number: int) -> None:
         end = 0
         while (task := self._queues[number].get()) is not None:
-            inode, fd = task
+            inode, fd, awaited = task
             try:
                 end = self._store(number, inode, fd, end)
-                if self._may_sync():
+                if awaited and self._may_sync():
                     self.sync()
                 self._done(inode, None)
             except OSError as error:

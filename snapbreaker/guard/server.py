@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from snapbreaker.guard import call
 from snapbreaker.guard.changes import changed_inodes
+from snapbreaker.guard.hot import Hot
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.guard.saved import LogWriter
 from snapbreaker.guard.saver import Saver
@@ -51,13 +52,14 @@ _PERMISSION = FAN_OPEN_PERM | FAN_PRE_ACCESS
 
 
 class _Waiting:
-    """The tasks that wait for one file, and since when (monotonic)."""
+    """A file that is being saved, the tasks that wait for it, and until when they do (monotonic)."""
 
-    __slots__ = ("deadline", "events", "failure")
+    __slots__ = ("deadline", "events", "failure", "fd")
 
-    def __init__(self, event: Event) -> None:
-        self.events = [event]
-        self.deadline = time.monotonic() + PATIENCE
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.events: list[Event] = []
+        self.deadline = 0.0
         self.failure = ""
 
 
@@ -79,6 +81,7 @@ class Server:
         self._quiet = InodeSet()  # of these nobody is asked before access any more
         self._lock = threading.Lock()  # of all that is above, and the answers
         self._saver = Saver(vault, log, self._saved)
+        self._hot = Hot(_free(self._saver.packs[0]))
         self._own: set[int] = set()
         self._told = self._blind = False  # blind: a loss could not be noted, so nothing since then is known
         self._seen = time.time_ns()  # all that happened until then was looked at
@@ -184,6 +187,8 @@ class Server:
             self._changed_unseen(inode, "it was changed in place through a descriptor that nobody had seen opened")
             self._answer(event)
         elif self._is_read(event):
+            if event.mask & FAN_OPEN_PERM and inode not in self._waiting:
+                self._save_what_is_hot(inode, event.fd, facts.st_size)
             self._answer(event)
         else:
             self._save(inode, event, facts.st_size)
@@ -201,13 +206,19 @@ class Server:
             self._ignore(event.fd, FAN_PRE_ACCESS)
         return True
 
+    def _save_what_is_hot(self, inode: int, fd: int, size: int) -> None:
+        if self._hot.opened(inode, size):
+            waiting = self._waiting[inode] = _Waiting(os.dup(fd))
+            self._saver.save(inode, waiting.fd, size, awaited=False)
+
     def _save(self, inode: int, event: Event, size: int) -> None:
         waiting = self._waiting.get(inode)
-        if waiting is not None:
-            waiting.events.append(event)
-        else:
-            self._waiting[inode] = _Waiting(event)
-            self._saver.save(inode, event.fd, size)
+        if waiting is None:
+            waiting = self._waiting[inode] = _Waiting(os.dup(event.fd))
+            self._saver.save(inode, waiting.fd, size)
+        if not waiting.events:
+            waiting.deadline = time.monotonic() + PATIENCE
+        waiting.events.append(event)
 
     def _saved(self, inode: int, error: OSError | None) -> None:
         """From a thread of the saver."""
@@ -216,6 +227,9 @@ class Server:
             waiting = self._waiting.get(inode)
             if waiting is None:
                 return
+            if error is not None and not waiting.events:
+                os.close(self._waiting.pop(inode).fd)  # it goes on being asked for
+                return
             if error is not None:
                 waiting.failure = (
                     f"it could not be saved before it was changed in place: {error.strerror or error}"
@@ -223,13 +237,13 @@ class Server:
                 waiting.deadline = time.monotonic() + HOLD
                 self._tell()
                 return
-            self._ignore(waiting.events[0].fd, self._mask)
+            self._ignore(waiting.fd, self._mask)
             self._let_go(inode)
 
     def _let_the_impatient_go(self) -> None:
         now = time.monotonic()
         with self._lock:
-            late = [inode for inode, waiting in self._waiting.items() if waiting.deadline < now]
+            late = [inode for inode, one in self._waiting.items() if one.events and one.deadline < now]
             for inode in late:
                 slow = f"saving it took longer than {PATIENCE:g} s, and it was changed in place meanwhile"
                 self._changed_unseen(inode, self._waiting[inode].failure or slow)
@@ -237,8 +251,10 @@ class Server:
 
     def _let_go(self, inode: int) -> None:
         self._wanted.discard(inode)
-        for event in self._waiting.pop(inode).events:
+        waiting = self._waiting.pop(inode)
+        for event in waiting.events:
             self._answer(event)
+        os.close(waiting.fd)
 
     def _changed_unseen(self, inode: int, why: str) -> None:
         """Unless the worker has copied it: what it says comes before the change, and may be read after it."""
@@ -281,3 +297,9 @@ def _ignore(group: int, mask: int, fd: int) -> None:
             mark_inode(group, _IGNORE | FAN_MARK_EVICTABLE, mask, fd)
         except OSError:  # Linux before 5.19
             mark_inode(group, _IGNORE, mask, fd)
+
+
+def _free(fd: int) -> int:
+    """Bytes that are free on the filesystem of an open file."""
+    space = os.fstatvfs(fd)
+    return space.f_bavail * space.f_frsize

@@ -47,6 +47,17 @@ def test_cut_by_name(scene: Scene, way: str, earlier: str) -> None:
         assert str(scene.root / "victim").encode() in result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("way", [*inplace.UNASKED, "write"])
+def test_what_is_opened_often_is_saved_before_anybody_writes(scene: Scene, way: str) -> None:
+    """And then even what the kernel does not ask about is no loss."""
+    change = f"$INPLACE {way} {scene.root}/hot" if way != "write" else "echo more >>hot"
+    scene.seed("hot", "other")
+    result = scene.sh(f"for n in $(seq 20); do cat hot; done; sleep 0.5; {change}; rm other; exit 1")
+    assert result.status == 1, result.stderr
+    scene.assert_exact()
+    scene.assert_nothing_left()
+
+
 def test_hard_links_and_large_files(scene: Scene) -> None:
     """A group is one file; one over 8 MiB is saved while several wait for it."""
     scene.seed("one", "plain")
