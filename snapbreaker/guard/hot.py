@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_OPENS = 8
+_OPENS = 3
 _SIZE = 4 << 20  # bytes of one of them
 _WHOLE = 32 << 20  # bytes of all
 _SHARE = 64  # of the free space no more than one in so many
