@@ -17,6 +17,7 @@ T = TypeVar("T")
 PATHS_WORTH_A_PROCESS = 500
 _MOST = 4  # processes: beyond that the filesystem's journal is what all wait for
 _NUMBER = struct.Struct("=Q")
+_WHOLE = b"whole"  # ends what a process tells: without, it died meanwhile
 _number = 0
 _QUIET = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -60,22 +61,49 @@ class Counts:
         return sum(one for (one,) in _NUMBER.iter_unpack(self._shared[:]))
 
 
-def in_parallel(count: int, work: Callable[[int], T]) -> list[T]:
+class _Died(CheckpointError):
+    def __init__(self) -> None:
+        super().__init__("a process that helped has died", "try again")
+
+
+def in_parallel(count: int, work: Callable[[int], T], *, again: bool = False) -> list[T]:
     """What ``work(n)`` returns for each n below ``count``, at most ``how_many()``; 0 is done in this process. What
     it returns or raises is pickled. When one fails the others are ended, and its exception comes out here.
+
+    With ``again`` this process does the part of one that died, or that could not be started, as well: the work
+    must bear to be begun twice. Without, CheckpointError or OSError.
     """
-    children = [_Child(work, number) for number in range(1, count)]
+    children: dict[int, _Child[T]] = {}
     try:
-        return [work(0), *(child.result() for child in children)]
+        for number in range(1, count):
+            try:
+                children[number] = _Child(work, number)
+            except OSError:  # no process, or no memory, for another one
+                if not again:
+                    raise
+        results = [work(0)]
+        for number in range(1, count):
+            try:
+                results.append(children[number].result() if number in children else work(number))
+            except _Died:
+                if not again:
+                    raise
+                results.append(work(number))
+        return results
     finally:
-        for child in children:
+        for child in children.values():
             child.end()
 
 
 class _Child(Generic[T]):
     def __init__(self, work: Callable[[int], T], number: int) -> None:
         self._answer, answer = os.pipe2(os.O_CLOEXEC)
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(self._answer)
+            os.close(answer)
+            raise
         if self._pid == 0:
             _be_child(work, number, answer)
         os.close(answer)
@@ -83,8 +111,8 @@ class _Child(Generic[T]):
     def result(self) -> T:
         with os.fdopen(os.dup(self._answer), "rb") as file:
             data = file.read()
-        if not data:
-            raise CheckpointError("a process that helped has died", "try again")
+        if not data.endswith(_WHOLE):
+            raise _Died
         well, result = pickle.loads(data)
         if not well:
             raise result
@@ -109,6 +137,6 @@ def _be_child(work: Callable[[int], object], number: int, answer: int) -> NoRetu
         except Exception as error:
             data = pickle.dumps((False, error))
         with os.fdopen(answer, "wb") as file:
-            file.write(data)
+            file.write(data + _WHOLE)
     finally:
         os._exit(0)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from snapbreaker import paths, roots, selection
 from snapbreaker.checkpoint.record import VolumeRecord
 from snapbreaker.errors import RestoreError
-from snapbreaker.files.divided import diff_divided
+from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Change, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.narrowed import narrowed
@@ -31,7 +31,7 @@ def pending(
     else:
         one, other = compared(old, now, live)
         for part in parts:
-            yield from diff_divided(one, other, volume.stored.policy, volume.proof, part)
+            yield from diff(one, other, volume.stored.policy, volume.proof, part)
 
 
 def compared(old: Tree, now: Tree, live: LiveTree, touched: Collection[bytes] = ()) -> tuple[Tree, Tree]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from snapbreaker.errors import ContentLost
+from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.content import not_shared, same_content, same_sparseness
 from snapbreaker.files.entry import Aspect, Change, Details, Entry, sort_key
 from snapbreaker.files.links import LinkGroups
@@ -14,6 +16,7 @@ from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.touched import Touched
 from snapbreaker.files.tree import Content, Tree
+from snapbreaker.parallel import how_many, in_parallel
 
 __all__ = ["Proof", "diff"]
 
@@ -46,14 +49,38 @@ def diff(
     never differ by themselves. Of keep-content files content, size and mtime are not compared and hard links not
     followed; of keep-content directories the mtime is not.
 
+    Of a large tree parts are compared by several processes.
     ``new`` may change meanwhile: a path that vanishes is REMOVED. Raises OSError for anything else.
     """
-    comparison = Comparison(old, new, policy, proof, touched)
+    parts = [Bounds()] if below else old.parts(how_many())
+    if len(parts) > 1:
+        yield from _divided(old, new, policy, proof, touched, parts)
+        return
+    comparison = _Comparison(old, new, policy, proof, touched)
     yield from comparison.run(old.walk(below), new.walk(below))
     yield from comparison.groups.changes()
 
 
-class Comparison:
+def _divided(
+    old: Tree, new: Tree, policy: Policy, proof: Proof, touched: Collection[bytes], parts: Sequence[Bounds]
+) -> Iterator[Change]:
+    """By several processes, each of a part."""
+
+    def compare(number: int) -> tuple[list[Change], LinkGroups, tuple[Any, Any]]:
+        comparison = _Comparison(old, new, policy, proof, touched)
+        found = comparison.run(old.walk_part(parts[number]), new.walk_part(parts[number]))
+        return list(found), comparison.groups, (old.learned(), new.learned())
+
+    groups = LinkGroups()
+    for found, theirs, learned in in_parallel(len(parts), compare, again=True):
+        yield from found
+        groups.join(theirs)
+        old.learn(learned[0])
+        new.learn(learned[1])
+    yield from groups.changes()
+
+
+class _Comparison:
     """The work of ``diff``, on walks of the two trees or of a part of them. The paths that are one of several hard
     links are left in ``groups``.
     """

@@ -96,7 +96,7 @@ class Staging:
                 octets.add(step.old.size)
             return done, self._old.learned()
 
-        for number, (done, learned) in enumerate(in_parallel(processes, stage)):
+        for number, (done, learned) in enumerate(in_parallel(processes, stage, again=True)):
             self._old.learn(learned)
             for step, found in zip(part(files, number, processes), done, strict=True):
                 if found is None:
@@ -106,14 +106,17 @@ class Staging:
         self.octets = sum(step.old.size for step in files if not step.failure)
 
     def _staged_by_helper(self, step: Step) -> tuple[int, str] | None:
-        """The inode and why it failed; None without space."""
+        """The inode and why it failed; None: once more, without space or where one had begun it that died."""
         if not step.failure:
             try:
                 self._stage_step(step)
             except SnapbreakerError as error:
                 return 0, f"cannot be staged: {error.message}"
             except OSError as error:
-                return None if error.errno in NO_SPACE else (0, f"cannot be staged: {error.strerror}")
+                # What a process that died had begun is gone now, and the next one finds the slot free.
+                if error.errno in {*NO_SPACE, errno.EEXIST}:
+                    return None
+                return 0, f"cannot be staged: {error.strerror}"
         return step.inode, step.failure
 
     def staged(self) -> list[tuple[int, int, int]]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection
 
 from snapbreaker.dataclass import dataclass
-from snapbreaker.files.divided import diff_divided
+from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Aspect, Change, Details, Entry
 from snapbreaker.files.policy import Policy
 from snapbreaker.files.proof import Proof
@@ -47,7 +47,7 @@ def verify(
     What was restored (``touched`` paths and their parents) is judged by its bytes, or by the blocks that it shares
     with what was kept, never by its metadata. Raises OSError when something cannot be read.
     """
-    changes = diff_divided(old, live, policy, proof, below, touched=touched)
+    changes = diff(old, live, policy, proof, below, touched=touched)
     return [Difference(change.path, change.aspects, describe(change, old, live)) for change in changes]
 
 

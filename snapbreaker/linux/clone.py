@@ -84,26 +84,33 @@ def unwritten_ranges(fd: int, size: int) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     start = 0
     while start < size:
-        buffer = bytearray(_FIEMAP.size + _EXTENTS_PER_CALL * _FIEMAP_EXTENT.size)
-        _FIEMAP.pack_into(buffer, 0, start, size - start, _FLAG_SYNC, 0, _EXTENTS_PER_CALL, 0)
-        try:
-            fcntl.ioctl(fd, _FS_IOC_FIEMAP, buffer)
-        except OSError as error:
-            if error.errno in CANNOT_CLONE:
-                return []
-            raise
-        mapped = _FIEMAP.unpack_from(buffer)[3]
-        last = True
-        for index in range(mapped):
-            logical, _, length, flags = _FIEMAP_EXTENT.unpack_from(
-                buffer, _FIEMAP.size + index * _FIEMAP_EXTENT.size
-            )
-            start, last = logical + length, bool(flags & _EXTENT_LAST)
+        extents = _extents(fd, start, size)
+        if not extents:
+            break
+        for logical, _, length, flags in extents:
+            start = logical + length
             if flags & _EXTENT_UNWRITTEN:
                 found.append((logical, min(start, size)))
-        if last:
+        if extents[-1][3] & _EXTENT_LAST:
             break
     return found
+
+
+def _extents(fd: int, start: int, end: int) -> list[tuple[int, int, int, int]] | None:
+    """The first extents of a range: logical and physical start, length, flags (FIEMAP); None if there is none."""
+    buffer = _buffer
+    _FIEMAP.pack_into(buffer, 0, start, end - start, _FLAG_SYNC, 0, _EXTENTS_PER_CALL, 0)
+    try:
+        fcntl.ioctl(fd, _FS_IOC_FIEMAP, buffer)
+    except OSError as error:
+        if error.errno in CANNOT_CLONE:
+            return None
+        raise
+    count, size = _FIEMAP.unpack_from(buffer)[3], _FIEMAP_EXTENT.size
+    return [_FIEMAP_EXTENT.unpack_from(buffer, _FIEMAP.size + number * size) for number in range(count)]
+
+
+_buffer = bytearray(_FIEMAP.size + _EXTENTS_PER_CALL * _FIEMAP_EXTENT.size)  # not for several threads
 
 
 def unshared(a: tuple[int, int], b: tuple[int, int], size: int) -> list[tuple[int, int]] | None:
@@ -144,28 +151,15 @@ _Mapped = tuple[int, int, tuple[int, int]]  # start, end; where it lies less the
 
 
 def _known_extents(fd: int, size: int) -> list[_Mapped] | None:
-    buffer = _buffer
-    _FIEMAP.pack_into(buffer, 0, 0, size, _FLAG_SYNC, 0, _EXTENTS_PER_CALL, 0)
-    try:
-        fcntl.ioctl(fd, _FS_IOC_FIEMAP, buffer)
-    except OSError as error:
-        if error.errno in CANNOT_CLONE:
-            return None
-        raise
-    mapped = _FIEMAP.unpack_from(buffer)[3]
-    if mapped == _EXTENTS_PER_CALL:
+    extents = _extents(fd, 0, size)
+    if extents is None or len(extents) == _EXTENTS_PER_CALL or any(e[3] & _EXTENT_UNSURE for e in extents):
         return None
-    found: list[_Mapped] = []
-    for number in range(mapped):
-        extent = _FIEMAP_EXTENT.unpack_from(buffer, _FIEMAP.size + number * _FIEMAP_EXTENT.size)
-        logical, physical, length, flags = extent
-        if flags & _EXTENT_UNSURE:
-            return None
-        found.append((logical, logical + length, (physical - logical, flags & _EXTENT_UNWRITTEN)))
-    return found
+    return [
+        (logical, logical + length, (physical - logical, flags & _EXTENT_UNWRITTEN))
+        for logical, physical, length, flags in extents
+    ]
 
 
-_buffer = bytearray(_FIEMAP.size + _EXTENTS_PER_CALL * _FIEMAP_EXTENT.size)  # not for several threads
 _fsids: dict[int, bytes] = {}  # of btrfs filesystems, by st_dev: each subvolume has its own
 
 

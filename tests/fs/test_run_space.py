@@ -56,18 +56,23 @@ def test_full_at_create(tool: Tool, make_filesystem: MakeFilesystem) -> None:
     assert tool.checkpoints() == []
 
 
+def assert_halted(tool: Tool, root: Path, script: str, why: bytes) -> None:
+    """Before the command itself has met the end; and everything is back."""
+    before = comparer.snapshot(root)
+    result = tool.run(root, "sh", "-c", f"cd {root}; {script}", timeout=120)
+    assert result.status == 1, result.stderr
+    assert why in result.stdout + result.stderr
+    assert b"met the end" not in result.stdout
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+
+
 def test_space_runs_out_slowly(tool: Tool, small: LoopFilesystem) -> None:
     """Halted while there is still some left, not when the command has met the end."""
     root = small.path / "root"
     root.mkdir()
     (root / "file").write_text("before")
-    before = comparer.snapshot(root)
     script = "for n in $(seq 1000); do head -c 2M /dev/urandom >f$n || echo met the end; sync; sleep 0.05; done"
-    result = tool.run(root, "sh", "-c", f"cd {root}; {script}", timeout=120)
-    assert result.status == 1, result.stderr
-    assert b"would endanger the rollback" in result.stdout + result.stderr
-    assert b"met the end" not in result.stdout
-    assert comparer.differences(before, comparer.snapshot(root)) == []
+    assert_halted(tool, root, script, b"would endanger the rollback")
 
 
 def test_inodes_run_out(tool: Tool, make_filesystem: MakeFilesystem) -> None:
@@ -75,13 +80,8 @@ def test_inodes_run_out(tool: Tool, make_filesystem: MakeFilesystem) -> None:
     root = filesystem.path / "root"
     root.mkdir()
     (root / "file").write_text("before")
-    before = comparer.snapshot(root)
     script = "for n in $(seq 20000); do : >f$n || echo met the end; [ $((n % 100)) != 0 ] || sleep 0.02; done"
-    result = tool.run(root, "sh", "-c", f"cd {root}; {script}", timeout=120)
-    assert result.status == 1, result.stderr
-    assert b"inodes are left free" in result.stdout + result.stderr
-    assert b"met the end" not in result.stdout
-    assert comparer.differences(before, comparer.snapshot(root)) == []
+    assert_halted(tool, root, script, b"inodes are left free")
 
 
 def test_what_the_guard_saves_fills_the_vault(tool: Tool, make_filesystem: MakeFilesystem) -> None:
@@ -91,12 +91,8 @@ def test_what_the_guard_saves_fills_the_vault(tool: Tool, make_filesystem: MakeF
     for number in range(60):
         (root / f"f{number}").write_bytes(os.urandom(2 * MIB))
     os.sync()
-    before = comparer.snapshot(root)
     script = "for n in $(seq 0 59); do echo x >>f$n; sleep 0.05; done; sleep 9"
-    result = tool.run(root, "sh", "-c", f"cd {root}; fallocate -l 30M ../ballast; {script}", timeout=120)
-    assert result.status == 1, result.stderr
-    assert b"would endanger the rollback" in result.stdout + result.stderr
-    assert comparer.differences(before, comparer.snapshot(root)) == []
+    assert_halted(tool, root, f"fallocate -l 30M ../ballast; {script}", b"would endanger the rollback")
 
 
 def test_full_at_create_anywhere(tool: Tool, small: LoopFilesystem) -> None:

@@ -51,6 +51,7 @@ def candidates(
         names = in_parallel(
             processes,
             lambda number: [_other_names(old, live, path) for path in part(directories, number, processes)],
+            again=True,
         )
     except (OSError, TooManyPathsError):
         return None
