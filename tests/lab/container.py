@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ ENTER = 'echo 0 >"$1" && shift && exec nsenter "$@"'
 KEEPER = 'read -r line; echo 1 >"$1/cgroup.kill"'
 # Commands that belong to no session are here, beside systemd's own slices.
 EXEC = "lab-exec"
-BOOT_TIMEOUT = HALT_TIMEOUT = 60.0  # seconds
+BOOT_TIMEOUT = HALT_TIMEOUT = KILL_TIMEOUT = 60.0  # seconds
 
 Word = str | bytes | Path
 
@@ -67,24 +67,41 @@ class Container:
         )
         return done.stdout.decode(errors="replace").strip()
 
-    def halt(self) -> None:
+    def halt(self, entered: Collection[subprocess.Popen[bytes]] = ()) -> None:
         """What systemd does at halt (systemd(1), SIGRTMIN+3); LabError when it does not end by it."""
         self._signal(signal.SIGRTMIN + 3)
-        try:
-            self.unshare.wait(HALT_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise LabError(f"no halt within {HALT_TIMEOUT:.0f} s") from None
-        self.kill()
+        halted = self._end(entered, HALT_TIMEOUT)
+        self.kill(entered)
+        if not halted:
+            raise LabError(f"no halt within {HALT_TIMEOUT:.0f} s")
 
-    def kill(self) -> None:
-        """SIGKILL everything in it, wait, and remove what is left of it."""
+    def kill(self, entered: Collection[subprocess.Popen[bytes]] = ()) -> None:
+        """SIGKILL everything in it, wait, and remove what is left of it.
+
+        ``entered`` are processes of ``argv`` that nobody has waited for.
+        """
         self._signal(signal.SIGKILL)  # it may still be on its way into the cgroup
         cgroups.kill(self.cgroup)
-        self.unshare.wait()
+        if not self._end(entered, KILL_TIMEOUT):
+            raise LabError(f"PID 1 is not dead after {KILL_TIMEOUT:.0f} s")
         cgroups.remove(self.cgroup)
         for helper in self.helpers:
             helper.communicate()
+
+    def _end(self, entered: Collection[subprocess.Popen[bytes]], timeout: float) -> bool:
+        """Wait for the end of PID 1, which waits for all of its namespace to be reaped (pid_namespaces(7)).
+
+        The one that an nsenter(1) outside runs is reaped by that, which stops itself when its child is stopped.
+        """
+        deadline = time.monotonic() + timeout
+        while self.alive:
+            if time.monotonic() > deadline:
+                return False
+            for process in entered:
+                process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.unshare.wait(0.1)
+        return True
 
     def _signal(self, number: int) -> None:
         """To PID 1, whose pid is its own as long as unshare has not ended."""

@@ -104,14 +104,14 @@ class Machine:
         """Halt as systemd does it. Fine when the machine has ended by itself (``systemctl poweroff``)."""
         if self.container:
             try:
-                self.container.halt()
+                self.container.halt(self.started)
             finally:
                 self._ended()
 
     def crash(self) -> None:
         """SIGKILL PID 1 and everything else at once. What they had written is in the filesystem."""
         if self.container:
-            self.container.kill()
+            self.container.kill(self.started)
             self._ended()
 
     def reboot(self) -> str:
@@ -121,7 +121,7 @@ class Machine:
     def close(self) -> list[str]:
         """Give everything back. Returns processes of the host that still used the root, and were killed."""
         if self.container:
-            self.container.kill()
+            self.container.kill(self.started)
             self.container = None
         self._collect()
         self._console.unlink(missing_ok=True)
@@ -216,7 +216,6 @@ class Machine:
     def _collect(self) -> None:
         """Commands that nobody waited for: they have ended with the machine."""
         for process in self.started:
-            process.send_signal(signal.SIGCONT)  # nsenter(1) stops when its child does, and is not in the machine
             process.wait()
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream:

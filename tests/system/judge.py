@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,10 +84,13 @@ def kill_snapbreaker(machine: Machine, process: subprocess.Popen[bytes]) -> list
         for pid in ours:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-    for pid in (process.pid, *descendants(process.pid)):  # su(1) and nsenter(1) stop when their child does
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-    process.wait(20)
+    deadline = time.monotonic() + 20
+    while process.poll() is None:  # su(1) and nsenter(1) stop when their child does, each at its own time
+        assert time.monotonic() < deadline, f"{process.args!r} outlived what it ran"
+        for pid in (process.pid, *descendants(process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
     return ours
 
 

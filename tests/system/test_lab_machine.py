@@ -85,6 +85,14 @@ def test_signals_reach_the_command(ext4_machine: Machine, session: bool) -> None
     assert ext4_machine.run("pgrep", "sleep").stdout == ""
 
 
+def test_a_stopped_command_does_not_hold_the_machine(ext4_machine: Machine) -> None:
+    sleeper = ext4_machine.start("sleep", "60")
+    ext4_machine.signal(sleeper, signal.SIGSTOP)
+    os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED | os.WNOWAIT)  # nsenter(1), outside of the machine, stops with it
+    ext4_machine.crash()
+    assert sleeper.wait(10) == -signal.SIGKILL
+
+
 def test_installed_services_really_start(ext4_machine: Machine) -> None:
     installed = ext4_machine.run("apt-get", "-qq", "-y", "install", "nginx-light")
     assert installed.returncode == 0, installed.stderr
