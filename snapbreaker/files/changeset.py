@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import ops
-from snapbreaker.files.entry import Aspect, Details, Entry, sort_key
+from snapbreaker.files.entry import Details, Entry, sort_key
 from snapbreaker.files.tree import Extent
 
 _MAGIC = b"snapbreaker changes 1\n"
@@ -48,7 +48,7 @@ class Record(NamedTuple):
 
     path: bytes
     kind: Kind
-    aspects: Aspect
+    aspects: int  # of ``Aspect``
     entry: Entry | None = None
     details: Details = Details()
     extents: tuple[Extent, ...] = ()
@@ -121,7 +121,7 @@ def read(directory: int, name: bytes) -> list[Record]:
 
 def _encode(record: Record, out: bytearray) -> None:
     entry, details = record.entry, record.details
-    out += _HEAD.pack(record.kind, record.aspects.value, record.domain, record.slot, record.after)
+    out += _HEAD.pack(record.kind, record.aspects, record.domain, record.slot, record.after)
     _put(out, record.path)
     out.append(entry is not None)
     if entry is None:
@@ -162,7 +162,7 @@ def _decode(data: memoryview) -> Iterator[Record]:
         path = text()
         at += 1
         if not data[at - 1]:
-            yield Record(path, Kind(kind), Aspect(aspects), domain=domain, slot=slot, after=after)
+            yield Record(path, Kind(kind), aspects, domain=domain, slot=slot, after=after)
             continue
         mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, subvolume = take(_ENTRY)
         entry = Entry(path, mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, bool(subvolume))
@@ -172,4 +172,4 @@ def _decode(data: memoryview) -> Iterator[Record]:
         (count,) = take(_LENGTH)
         extents = tuple(Extent(*take(_EXTENT)) for _ in range(count))
         details = Details(flags, project, xattrs, target, bool(read_only))
-        yield Record(path, Kind(kind), Aspect(aspects), entry, details, extents, domain, slot, after)
+        yield Record(path, Kind(kind), aspects, entry, details, extents, domain, slot, after)
