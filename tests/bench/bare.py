@@ -9,13 +9,14 @@ path, and in ``links`` a link of every file, which go at the end. Both cores tak
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from snapbreaker.linux.clone import clone_file
 from snapbreaker.linux.inode import RENAME_EXCHANGE, renameat2, syncfs
-from tests.bench.tree import NEW, Kind, kind_of, path_of
+from tests.bench.tree import NEW, Kind, kind_of, other_name, path_of
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW
 
@@ -73,8 +74,14 @@ class Bare:
             _times(source, slot)
         elif kind in (Kind.REPLACED, Kind.DELETED) and self._linked:
             os.link(source, slot)
-        elif kind in (Kind.REPLACED, Kind.DELETED, Kind.WRITTEN):
+        elif kind in (Kind.REPLACED, Kind.DELETED) and other_name(number):
+            os.link(f"{self._work}/{path_of(other_name(number))}", slot)
+        elif kind in (Kind.REPLACED, Kind.DELETED) or self._anew(number):
             self._copy(source, slot)
+
+    def _anew(self, number: int) -> bool:
+        """Whether the file was written in place and has no other name that must go on sharing its inode."""
+        return self._kinds[number] is Kind.WRITTEN and not other_name(number)
 
     @staticmethod
     def _copy(source: str, slot: str) -> None:
@@ -97,12 +104,15 @@ class Bare:
             os.rename(slot, path)
         elif kind is Kind.NEW:
             os.rename(f"{os.path.dirname(path)}/{NEW % number}", slot)
-        elif kind in (Kind.REPLACED, Kind.WRITTEN, Kind.SYMLINK):
+        elif kind in (Kind.REPLACED, Kind.SYMLINK) or self._anew(number):
             renameat2(-100, os.fsencode(slot), -100, os.fsencode(path), RENAME_EXCHANGE)
 
     def _settle(self, number: int) -> None:
         kind, path, source = self._kinds[number], f"{self._work}/{path_of(number)}", self._source(number)
-        if kind is Kind.MODE:
+        if kind is Kind.WRITTEN and other_name(number):
+            shutil.copyfile(source, path)
+            _times(source, path)
+        elif kind is Kind.MODE:
             status = os.stat(source)
             os.chown(path, status.st_uid, status.st_gid)
             os.chmod(path, status.st_mode & 0o7777)

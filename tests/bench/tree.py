@@ -42,6 +42,11 @@ def path_of(number: int) -> str:
     return f"t{directory // DIRECTORIES_PER_TOP:03}/d{directory % DIRECTORIES_PER_TOP:02}/f{number:07}"
 
 
+def other_name(number: int) -> int:
+    """The file that is the same inode under another name; 0: none."""
+    return {8: number + 1, 9: number - 1}.get(number % 25, 0)
+
+
 def size_of(number: int) -> int:
     """Bytes of file ``number``; 0 where that is a link of either kind."""
     if number % 25 in (7, 9):
