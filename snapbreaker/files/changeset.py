@@ -167,9 +167,9 @@ def _decode(data: memoryview) -> Iterator[Record]:
         if not data[at - 1]:
             yield Record(path, Kind(kind), aspects, domain=domain, slot=slot, after=after)
             continue
-        mode, uid, gid, size, mtime, mtime_ns, ctime, ctime_ns, *rest, subvolume = take(_ENTRY)
-        times = mtime * _SECOND + mtime_ns, ctime * _SECOND + ctime_ns
-        entry = Entry(path, mode, uid, gid, size, *times, *rest, bool(subvolume))
+        mode, uid, gid, size, mtime, mtime_ns, ctime, ctime_ns, ino, nlink, rdev, dev, subvolume = take(_ENTRY)
+        mtime, ctime = mtime * _SECOND + mtime_ns, ctime * _SECOND + ctime_ns
+        entry = Entry(path, mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, bool(subvolume))
         flags, project, read_only, count = take(_DETAILS)
         target = text()
         xattrs = tuple((text(), text()) for _ in range(count))
