@@ -111,8 +111,8 @@ def links_of_all(vault_base: str, but: str = "") -> list[InodeSet]:
 
 
 def remove_links(vault: str) -> None:
-    """Remove all links of a vault, by several processes. Idempotent. Raises OSError when one cannot be removed: the
-    others are gone then.
+    """Remove all links of a vault, by several processes. Idempotent. Raises OSError when one stays: all others are
+    gone then.
     """
     path = os.path.join(vault, LINKS)
     try:
