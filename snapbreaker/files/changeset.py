@@ -18,14 +18,16 @@ from snapbreaker.files import ops
 from snapbreaker.files.entry import Details, Entry, sort_key
 from snapbreaker.files.tree import Extent
 
-_MAGIC = b"snapbreaker changes 1\n"
+_MAGIC = b"snapbreaker changes 2\n"
 _COUNT = struct.Struct("<Q")
 _HEAD = struct.Struct("<BIII16s")  # kind, aspects, domain, slot, fingerprint
-_ENTRY = struct.Struct("<IIIqqqQQQQ?")
+# 64 bits of nanoseconds end in 2262, and file times may be later: seconds and nanoseconds.
+_ENTRY = struct.Struct("<IIIQqIqIQQQQ?")
 _DETAILS = struct.Struct("<II?I")
 _LENGTH = struct.Struct("<I")
 _EXTENT = struct.Struct("<QQQ")
 _BLOCK = 1 << 20
+_SECOND = 1_000_000_000
 
 ABSENT = bytes(16)  # the fingerprint of a path that is not there
 
@@ -126,7 +128,8 @@ def _encode(record: Record, out: bytearray) -> None:
     out.append(entry is not None)
     if entry is None:
         return
-    out += _ENTRY.pack(*entry[1:4], *entry[4:7], *entry[7:11], entry.subvolume)
+    times = (*divmod(entry.mtime_ns, _SECOND), *divmod(entry.ctime_ns, _SECOND))
+    out += _ENTRY.pack(*entry[1:5], *times, *entry[7:11], entry.subvolume)
     out += _DETAILS.pack(details.flags, details.project, details.read_only, len(details.xattrs))
     _put(out, details.target)
     for name, value in details.xattrs:
@@ -164,7 +167,8 @@ def _decode(data: memoryview) -> Iterator[Record]:
         if not data[at - 1]:
             yield Record(path, Kind(kind), aspects, domain=domain, slot=slot, after=after)
             continue
-        mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, subvolume = take(_ENTRY)
+        mode, uid, gid, size, mtime, mtime_ns, ctime, ctime_ns, ino, nlink, rdev, dev, subvolume = take(_ENTRY)
+        mtime, ctime = mtime * _SECOND + mtime_ns, ctime * _SECOND + ctime_ns
         entry = Entry(path, mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, bool(subvolume))
         flags, project, read_only, count = take(_DETAILS)
         target = text()
