@@ -103,7 +103,7 @@ def test_what_is_only_read_is_not_saved(scope: Scope) -> None:
     """On one processor the guard is asked before the reader sleeps, and must wait to see that it is one: on a busy
     machine it may wait too short a time, and saves some files more. Not each time.
     """
-    saved = []
+    saved: list[int] = []
     while len(saved) < 4 and not (saved and min(saved) <= 2):
         result = scope.run(f"cat * >/dev/null; grep -c inode {LOG}; false")
         assert result.returncode == 1, result.stderr
