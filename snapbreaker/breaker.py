@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import field, replace
 
 from snapbreaker import lifeboat
 from snapbreaker.checkpoint import create
@@ -45,13 +45,18 @@ from snapbreaker.monitor.watched import RunSpec, Watched
 from snapbreaker.narrator import Narrator
 from snapbreaker.output_log import OutputLog
 from snapbreaker.preflight import preflight
+from snapbreaker.report.wording import path_text
 from snapbreaker.rollback import roll_back
 from snapbreaker.safety import confirmed, health_issue
+from snapbreaker.sandbox.apply import Applied, apply
+from snapbreaker.sandbox.sandbox import Options, Sandbox
 from snapbreaker.signals import deferred, interruptible
 from snapbreaker.space import SpaceWatch
 from snapbreaker.story import Story
 from snapbreaker.supervisor import HandOver, Lifeline
 from snapbreaker.surroundings import Surroundings
+
+_PARTED = "{} had other names, which still hold what it held: it was changed in place under this one only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ class RunRequest:
     note: str = ""
     invocation: Sequence[str] = ("snapbreaker", "run")  # as typed, without the command
     retention: Retention = field(default_factory=Retention)
+    sandbox: Options = field(default_factory=Options)
+    hold: bool = False  # leave the change in its sandbox
 
 
 def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrator) -> int:
@@ -91,19 +98,30 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
         record = _checkpoint(request, store, around, lifeline, narrator)
     tree, watcher = around.tree, around.watcher
     story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
+    sandbox: Sandbox | None = None
     try:
-        watched = _watch(request, spec, around, lifeline, story)
+        with interruptible():
+            sandbox = Sandbox.of(record, request.sandbox)
+        watched = _watch(request, spec, around, lifeline, story, sandbox)
     except (CommandNotFound, CommandNotExecutable, CheckpointError, UsageError):  # nothing was run
         around.remove()
+        if sandbox is not None:
+            sandbox.close()
         with suppress(OSError, SnapbreakerError):  # the first error is the one to tell; `recover` does the rest
             discard(record)
         raise
     try:
-        issue = watched.issue or _checked(request, spec, story)
+        issue, applied = watched.issue, None
+        if sandbox is not None:
+            issue, applied = _brought_over(record, sandbox, issue, story, tree)
+        issue = issue or _checked(request, spec, story)
         with deferred():
-            code = _ended(issue or commit(record, watcher, narrator.progress), tree, story, watcher)
+            code = _ended(issue or commit(record, watcher, narrator.progress, applied), tree, story, watcher)
     except SnapbreakerError as error:
         raise HandOver(str(error)) from error  # its exit code may say that nothing was done
+    finally:
+        if sandbox is not None:
+            sandbox.close()
     if code == Exit.OK:
         _prune(store, request.retention, narrator)
     return code
@@ -148,7 +166,14 @@ def _checkpoint(
     return record
 
 
-def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: Lifeline, story: Story) -> Watched:
+def _watch(
+    request: RunRequest,
+    spec: RunSpec,
+    around: Surroundings,
+    lifeline: Lifeline,
+    story: Story,
+    sandbox: Sandbox | None,
+) -> Watched:
     """Run the command under the monitor. Afterwards, if it tripped, none of its processes is left."""
     record, narrator, tree = story.record, story.narrator, around.tree
     judge = Judge(request.rules, strict=request.strict)
@@ -164,9 +189,10 @@ def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: L
     vaults: dict[str, list[str]] = {}
     for volume in record.meta.volumes:
         vaults.setdefault(volume.stored.volume.mountpoint, []).append(volume.stored.vault)
-    with SpaceWatch(vaults, tree.exclude) as space:
+    uppers = [sandbox.uppers.any_fd] if sandbox is not None else []
+    with SpaceWatch(vaults, tree.exclude, uppers) as space:
         watched = Monitor(
-            spec,
+            spec if sandbox is None else replace(spec, enter=sandbox.enter),
             judge,
             tree,
             sinks=[log],
@@ -174,9 +200,26 @@ def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: L
             on_started=lambda pid: narrator.running(record, pid),
             relays=narrator.relays(),
         ).run()
+        watched.issue = watched.issue or space.full()
     log.close()
     story.watched = watched
     return watched
+
+
+def _brought_over(
+    record: Record, sandbox: Sandbox, issue: Issue | None, story: Story, tree: ProcessTree
+) -> tuple[Issue | None, Applied | None]:
+    """The command has ended, and its sandbox with it. What it did is applied, unless there is an issue."""
+    issue = issue or story.ended(tree)
+    sandbox.leave()
+    if issue is not None:
+        return issue, None
+    with deferred():
+        how = apply(record, sandbox.uppers, story.narrator.progress)
+    if isinstance(how, Issue):
+        return how, None
+    story.warnings += [_PARTED.format(path_text(path)) for path in how.parted]
+    return None, how
 
 
 def _enter_running(record: Record, tree: ProcessTree) -> None:
@@ -217,7 +260,8 @@ def _halted(issue: Issue, tree: ProcessTree, story: Story, watcher: Watcher) -> 
     story.halted(tree)
     record.pass_through(State.TRIPPED, issue=issue.as_dict(), **story.facts())
     story.narrator.tripped(record, story)
-    story.outcome = roll_back(record, Goal(), story.narrator.progress, story.survivors(), watcher)
+    goal = Goal.from_dict(record.status.get("goal", {}))
+    story.outcome = roll_back(record, goal, story.narrator.progress, story.survivors(), watcher)
     watcher.stop()
     return conclude(record, story)
 

@@ -13,7 +13,7 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.commit import Committed
 from snapbreaker.dataclass import dataclass
 from snapbreaker.files.policy import PathClass
-from snapbreaker.issue import Issue
+from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux import systemd
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.monitor.watched import Watched
@@ -71,6 +71,20 @@ class Story:
             self.watched.freeze = tree.freeze()
             self.watched.kill = tree.kill()
         tree.remove()
+
+    def ended(self, tree: ProcessTree) -> Issue | None:
+        """What a command in a sandbox has left running ends with it, and is named. An issue if it does not end."""
+        kill = tree.kill()
+        if self.watched is None:
+            return None
+        if self.watched.left:
+            names = ", ".join(f"{comm} ({pid})" for pid, comm in self.watched.left)
+            self.warnings.append(f"ended with its sandbox: {names}")
+            self.watched.left = []
+        if not kill.survivors:
+            return None
+        pid, comm, _ = kill.survivors[0]
+        return Issue(IssueType.CHECK, f"process {pid} ({comm}) cannot be ended", "sandbox", time=time.time())
 
     def facts(self) -> dict[str, Any]:
         """What the state file keeps of a trip, so that whoever finishes the rollback can report it."""

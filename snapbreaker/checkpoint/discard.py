@@ -15,6 +15,7 @@ from snapbreaker.files.stage import remove_attempts
 from snapbreaker.guard.guard import end as end_guard
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.systemd import SystemdError
+from snapbreaker.sandbox import disk
 from snapbreaker.system import holds
 
 NOT_A_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -40,6 +41,7 @@ def discard(
             _remove_displaced(volume, own)
             backend.discard(volume, own, str(record.path / "volumes" / str(volume.number)))
         vault.remove(volume, record.id)
+    disk.remove(record.path)
     parent = os.open(record.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         remove_tree(parent, os.fsencode(record.path.name))

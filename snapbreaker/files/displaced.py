@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Self
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import changeset
@@ -31,7 +32,7 @@ class Displaced(ChangeTree):
         self._slots: dict[int, LiveTree] = {}
 
     @classmethod
-    def open(cls, vault_dir: str, attempt: int, live: LiveTree) -> Displaced:
+    def open(cls, vault_dir: str, attempt: int, live: LiveTree) -> Self:
         """What attempt ``attempt`` displaced. Raises CheckpointError when it changed nothing or is not whole."""
         try:
             stage = opened(vault_dir, attempt, live.root_fd)

@@ -12,6 +12,13 @@ _FLOCK = struct.Struct("@hhqqi0q")
 
 def is_locked(fd: int) -> bool:
     """Whether another process holds a lock on any part of the open file. Raises OSError."""
+    return holder(fd) != 0
+
+
+def holder(fd: int) -> int:
+    """The pid of a process that holds a lock on any part of the open file: -1 when it is not known (one of another
+    pid namespace, or an open file description), 0 when there is none. Raises OSError.
+    """
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    kind, *_ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
-    return bool(kind != fcntl.F_UNLCK)
+    kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    return int(pid) or -1 if kind != fcntl.F_UNLCK else 0

@@ -1,0 +1,225 @@
+"""Making the mount namespace of a sandbox: a process is forked for it, and hands over its descriptors.
+
+The namespace lives as long as somebody has one, or is in it. With it go the overlays; the uppers stay, without a
+name, as long as their descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import field
+from typing import NoReturn
+
+from snapbreaker.dataclass import dataclass
+from snapbreaker.errors import CheckpointError
+from snapbreaker.linux import namespaces
+from snapbreaker.linux.process import die_with_parent
+from snapbreaker.linux.unmount import unmount
+from snapbreaker.linux.xattr import read_xattrs
+from snapbreaker.sandbox import private_run
+from snapbreaker.sandbox.places import Kind, Place
+
+# Names stay what they are (no redirects), content is copied before metadata is changed (no metacopy): the upper
+# alone says what was changed. Nobody needs it after a power cut (volatile, Linux 5.10).
+_OPTIONS = "redirect_dir=off,metacopy=off,index=off,volatile"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LIMIT = 250  # descriptors in one message: SCM_MAX_FD is 253
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A sandbox to be made. ``base`` is an empty directory of ours: the uppers are made in it, after a tmpfs of
+    ``size`` octets was mounted there, unless that is 0. ``bindings`` are files to be shown at other paths,
+    read-only; ``sockets`` what of the private /run is the machine's own all the same.
+    """
+
+    base: str
+    size: int
+    places: Sequence[Place]
+    bindings: Sequence[tuple[str, str]] = ()
+    sockets: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class Namespace:
+    """Descriptors: of the namespaces (``user`` is -1 where there is none of its own), and of each volume's upper.
+
+    ``made`` are absolute paths at which something had to be made in an upper, to mount a binding there.
+    """
+
+    mount: int
+    user: int
+    uppers: dict[int, int] = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
+
+    def enter(self) -> None:
+        """For a process with one thread. Raises OSError."""
+        if self.user >= 0:
+            namespaces.setns(self.user, namespaces.CLONE_NEWUSER)
+        namespaces.setns(self.mount, namespaces.CLONE_NEWNS)
+
+    def leave(self) -> None:
+        """Let go of the namespace, but not of the uppers. Idempotent."""
+        for fd in (self.mount, self.user):
+            if fd >= 0:
+                os.close(fd)
+        self.mount = self.user = -1
+
+    def close(self) -> None:
+        self.leave()
+        for fd in self.uppers.values():
+            os.close(fd)
+        self.uppers = {}
+
+
+def make(blueprint: Blueprint) -> Namespace:
+    """Raises CheckpointError, with what the kernel said."""
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        mine.close()
+        _build(blueprint, theirs)
+    theirs.close()
+    try:
+        with mine:
+            said, fds, _, _ = socket.recv_fds(mine, 1 << 16, _LIMIT)
+    finally:
+        os.waitpid(pid, 0)
+    lines = os.fsdecode(said).split("\0")
+    if lines[0] != "made":
+        raise CheckpointError(f"the sandbox could not be made: {lines[0] or 'its maker died'}", "see `doctor`")
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    own_user = lines[1] == "user"
+    numbers = [int(number) for number in lines[2].split()]
+    uppers = dict(zip(numbers, fds[1 + own_user :], strict=True))
+    return Namespace(fds[0], fds[1] if own_user else -1, uppers, lines[3:])
+
+
+def _build(blueprint: Blueprint, told: socket.socket) -> NoReturn:
+    try:
+        die_with_parent(signal.SIGKILL)
+        maker = _Maker(blueprint)
+        maker.run()
+        kinds = ["mnt", "user"] if maker.own_user else ["mnt"]
+        spaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
+        lines = ["made", "user" if maker.own_user else "", " ".join(map(str, maker.uppers)), *maker.made]
+        socket.send_fds(told, [os.fsencode("\0".join(lines))], [*spaces, *maker.uppers.values()])
+    except OSError as error:
+        where = f" {os.fsdecode(error.filename)}" if error.filename else ""
+        told.send(os.fsencode(f"{error.strerror}{where}"))
+    finally:
+        os._exit(0)
+
+
+class _Maker:
+    """The forked process, on its way to the namespace."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._blueprint = blueprint
+        self.own_user = os.geteuid() != 0
+        self.uppers: dict[int, int] = {}
+        self.made: list[str] = []
+        self._new = ""  # where the new root is put together; empty: the machine's own stays the root
+
+    def run(self) -> None:
+        blueprint = self._blueprint
+        run = _open_directory("/run")
+        self._unshare()
+        namespaces.make_private()
+        if blueprint.size:
+            limits = f"mode=0700,size={blueprint.size},nr_inodes={max(blueprint.size >> 10, 1024)}"
+            namespaces.mount("snapbreaker", blueprint.base, "tmpfs", namespaces.MS_NODEV, limits)
+        if any(place.path == "/" for place in blueprint.places):
+            self._new = f"{blueprint.base}/root"
+            os.mkdir(self._new)
+        for place in blueprint.places:
+            self._place(place, run)
+        for socket_path in blueprint.sockets:
+            self._show(socket_path, socket_path)
+        for source, path in blueprint.bindings:
+            self._show(source, path)
+        if self._new:
+            namespaces.pivot_root(self._new)
+            unmount(".")
+            os.chdir("/")
+        elif blueprint.size:
+            unmount(blueprint.base)
+
+    def _unshare(self) -> None:
+        """As another user than root in a user namespace, in which we are nobody but ourselves."""
+        if not self.own_user:
+            namespaces.unshare(namespaces.CLONE_NEWNS)
+            return
+        uid, gid = os.geteuid(), os.getegid()
+        namespaces.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+
+    def _place(self, place: Place, run: int) -> None:
+        target = self._new + place.path
+        if place.kind is Kind.OVERLAY:
+            self._overlay(place, target)
+        elif place.kind is Kind.THROUGH:
+            with suppress(FileNotFoundError):  # it went meanwhile
+                namespaces.bind(place.path, target)
+        elif run >= 0:
+            options = "mode=0755,size=64m"
+            namespaces.mount("run", target, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, options)
+            private_run.copy(run, _open_directory(target))
+
+    def _overlay(self, place: Place, target: str) -> None:
+        base = f"{self._blueprint.base}/{place.number}"
+        os.mkdir(base, 0o700)
+        for name in ("upper", "work"):
+            os.mkdir(f"{base}/{name}", 0o700)
+        lower, upper = _open_directory(place.path), _open_directory(f"{base}/upper")
+        work = _open_directory(f"{base}/work")
+        _look_alike(lower, upper)
+        # By descriptor: a path may hold characters that mean something in options.
+        layers = "lowerdir=/proc/self/fd/%d,upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d"
+        options = f"{layers % (lower, upper, work)},{_OPTIONS}" + (",userxattr" if self.own_user else "")
+        # The root of all needs a directory of its own; any other place is there.
+        target = target.rstrip("/") or target
+        namespaces.mount("snapbreaker", target, "overlay", 0, options)
+        self.uppers[place.number] = upper
+        os.close(lower)
+        os.close(work)
+
+    def _show(self, source: str, path: str) -> None:
+        """Bind one file, or socket, at a path where there may be nothing yet."""
+        target = self._new + path
+        if not os.path.lexists(target):
+            above = os.path.dirname(target)
+            os.makedirs(above, exist_ok=True)
+            before = os.stat(above)
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.utime(above, ns=(before.st_atime_ns, before.st_mtime_ns))
+            self.made.append(path)
+        namespaces.bind(source, target)
+
+
+def _open_directory(path: str) -> int:
+    """-1 where there is none."""
+    try:
+        return os.open(path, _DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+
+
+def _look_alike(lower: int, upper: int) -> None:
+    """The top of an overlay shows the upper's own directory: give it the lower's metadata."""
+    status = os.fstat(lower)
+    if os.geteuid() == 0:
+        os.fchown(upper, status.st_uid, status.st_gid)
+    for name, value in read_xattrs(lower):
+        with suppress(OSError):  # no user.* on tmpfs before Linux 6.6
+            os.setxattr(upper, name, value)
+    os.fchmod(upper, stat.S_IMODE(status.st_mode))
+    os.utime(upper, ns=(status.st_atime_ns, status.st_mtime_ns))
