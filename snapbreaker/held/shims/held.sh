@@ -1,6 +1,7 @@
 # What the programs of this directory share. @HELD@ is where the sandbox has it, @ROOT@ the root that they look at.
 held='@HELD@'
 root='@ROOT@'
+PATH=/usr/sbin:/usr/bin:/sbin:/bin # whatever the caller's
 
 # record WORD…: one request, exactly: how many words, then each of them, all ended by NUL.
 # One write(2) up to 8 KiB; the lock is for longer ones.
