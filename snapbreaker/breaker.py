@@ -50,6 +50,7 @@ from snapbreaker.rollback import roll_back
 from snapbreaker.safety import confirmed, health_issue
 from snapbreaker.sandbox.apply import Applied, apply
 from snapbreaker.sandbox.sandbox import Options, Sandbox
+from snapbreaker.sandbox.services import HeldBack
 from snapbreaker.signals import deferred, interruptible
 from snapbreaker.space import SpaceWatch
 from snapbreaker.story import Story
@@ -214,12 +215,17 @@ def _brought_over(
     sandbox.leave()
     if issue is not None:
         return issue, None
+    try:
+        services = HeldBack.of(record)
+    except (OSError, SnapbreakerError) as error:
+        reason = f"what the command asked of services is not known: {error}"
+        return Issue(IssueType.CHECK, reason, "services", time=time.time()), None
     with deferred():
         how = apply(record, sandbox.uppers, story.narrator.progress)
     if isinstance(how, Issue):
         return how, None
     story.warnings += [_PARTED.format(path_text(path)) for path in how.parted]
-    return None, how
+    return services.carry_out(how.has_units, story.narrator.progress), how
 
 
 def _enter_running(record: Record, tree: ProcessTree) -> None:

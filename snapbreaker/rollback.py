@@ -56,7 +56,7 @@ def roll_back(
     begin(record, goal)
     _end_guards(record)
     outcome = Outcome(errors=list(errors))
-    system = SystemRollback.of(record, goal.undo, whole=not goal.paths)
+    system = SystemRollback.of(record, goal.undo and not goal.halted, whole=not goal.paths)
     outcome.system = system.outcome
     system.quiesce()
     try:

@@ -131,8 +131,15 @@ def _sandbox(options: Any) -> Any:
     return Options(
         upper=options["upper"] or "",
         size=parse(options["upper_size"]) if options["upper_size"] else 0,
-        sockets=[os.path.realpath(path) for path in options["share_socket"]],
+        sockets=[_socket(path) for path in options["share_socket"]],
     )
+
+
+def _socket(path: str) -> str:
+    place = os.path.realpath(path)
+    if not (place.startswith("/run/") and os.path.lexists(place)):
+        raise UsageError(f"--share-socket {path} is nothing in /run", "all that lies elsewhere is shared anyway")
+    return place
 
 
 def _seconds(value: float) -> float:

@@ -33,13 +33,10 @@ _OF_UPPER = 1 << 63
 class Merged(Tree):
     """``upper``, which does not change, over ``lower``, the live tree; both stay their owner's to close.
 
-    ``ours`` are files in the upper that we have made ourselves, to mount something there. ``user_attributes``
-    false: the upper's filesystem has none, so those of the lower are shown.
+    ``user_attributes`` false: the upper's filesystem has none, so those of the lower are shown.
     """
 
-    def __init__(
-        self, upper: LiveTree, lower: LiveTree, ours: Collection[bytes] = (), *, user_attributes: bool = True
-    ) -> None:
+    def __init__(self, upper: LiveTree, lower: LiveTree, *, user_attributes: bool = True) -> None:
         self._upper, self._lower = upper, lower
         self._user_attributes = user_attributes
         self.whiteouts: set[bytes] = set()
@@ -48,8 +45,7 @@ class Merged(Tree):
         self._shown: dict[bytes, Entry] = {}
         self._through: dict[bytes, bool] = {}
         for entry in upper.walk():
-            if entry.path not in ours:
-                self._add(entry)
+            self._add(entry)
         self._hidden_links: dict[tuple[int, int], int] = {}
         self._linked: set[bytes] = set()
         self._find_links()

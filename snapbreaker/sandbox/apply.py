@@ -30,24 +30,29 @@ from snapbreaker.files.verify import Difference, verify
 from snapbreaker.files.watched import Watched
 from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
+from snapbreaker.paths import is_below
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes, absolute
 from snapbreaker.report.wording import path_text
 from snapbreaker.sandbox.conflicts import conflicts
 from snapbreaker.sandbox.upper import Uppers
+from snapbreaker.system.parts import UNIT_FILES
 from snapbreaker.trees import live_tree
 
 _NAMED = 20  # paths that an issue names
-_UNDO = Goal(undo=True)
+_UNDO = Goal(undo=True, halted=True)
 
 
 @dataclass(slots=True)
 class Applied:
-    """What the machine got. ``parted`` are files that had several names and were changed in place under one."""
+    """What the machine got. ``parted`` are files that had several names and were changed in place under one.
+    ``has_units``: unit files were among it.
+    """
 
     changes: Changes = field(default_factory=Changes)
     octets: int = 0
     parted: list[str] = field(default_factory=list)
+    has_units: bool = False
 
 
 class Conflicting(RestoreError):
@@ -67,7 +72,7 @@ class View:
         self.live = stack.enter_context(live_tree(volume))
         upper = stack.enter_context(LiveTree(fd))
         attributes = can_hold_user_attributes(fd)
-        self.merged = Merged(upper, self.live, uppers.made_in(volume.stored.volume), user_attributes=attributes)
+        self.merged = Merged(upper, self.live, user_attributes=attributes)
 
     def changes(self, progress: Progress = silent) -> list[Change]:
         """What the live tree lacks: a change's ``old`` is what the command saw, its ``new`` what is live."""
@@ -131,11 +136,16 @@ def _apply(record: Record, views: Sequence[View], progress: Progress) -> Applied
     for view, changes in zip(views, todo, strict=True):
         applied.parted += [absolute(view.root, path) for path in view.merged.parted]
         applied.changes.add(view.root, map(forward, changes))
+        applied.has_units |= any(_is_unit(absolute(view.root, change.path)) for change in changes)
         if changes:
             applied.octets += view.apply(changes, progress)
             if left := view.left():
                 raise RestoreError(f"{path_text(absolute(view.root, left[0].path))}: {left[0].text}")
     return applied
+
+
+def _is_unit(path: str) -> bool:
+    return any(is_below(path, directory) for directory in UNIT_FILES)
 
 
 def forward(change: Change) -> Change:

@@ -29,7 +29,7 @@ def conflicts(merged: Merged, lower: LiveTree, proof: Proof) -> Iterator[bytes]:
     for path, now in merged.hidden():
         if now is None:
             if path in merged.whiteouts or (path in merged.copied and _changed(path.rpartition(b"/")[0])):
-                yield path  # somebody else has removed it; what was copied up may also have been renamed by the run
+                yield path  # somebody else has removed it; the run may also have renamed what was copied up
         elif now.ctime_ns > last:
             yield path
     for path in sorted(merged.merged):

@@ -21,8 +21,9 @@ from snapbreaker.linux import namespaces
 from snapbreaker.linux.process import die_with_parent
 from snapbreaker.linux.unmount import unmount
 from snapbreaker.linux.xattr import read_xattrs
+from snapbreaker.paths import is_below
 from snapbreaker.sandbox import private_run
-from snapbreaker.sandbox.places import Kind, Place
+from snapbreaker.sandbox.places import RUN, Kind, Place
 
 # Names stay what they are (no redirects), content is copied before metadata is changed (no metacopy): the upper
 # alone says what was changed. Nobody needs it after a power cut (volatile, Linux 5.10).
@@ -34,28 +35,23 @@ _LIMIT = 250  # descriptors in one message: SCM_MAX_FD is 253
 @dataclass(frozen=True, slots=True)
 class Blueprint:
     """A sandbox to be made. ``base`` is an empty directory of ours: the uppers are made in it, after a tmpfs of
-    ``size`` octets was mounted there, unless that is 0. ``bindings`` are files to be shown at other paths,
-    read-only; ``sockets`` what of the private /run is the machine's own all the same.
+    ``size`` octets was mounted there, unless that is 0. ``bindings`` are files and directories to be shown at
+    other paths, which exist or lie below the private /run.
     """
 
     base: str
     size: int
     places: Sequence[Place]
     bindings: Sequence[tuple[str, str]] = ()
-    sockets: Sequence[str] = ()
 
 
 @dataclass(slots=True)
 class Namespace:
-    """Descriptors: of the namespaces (``user`` is -1 where there is none of its own), and of each volume's upper.
-
-    ``made`` are absolute paths at which something had to be made in an upper, to mount a binding there.
-    """
+    """Descriptors: of the namespaces (``user``: -1 where there is none of its own), and of each volume's upper."""
 
     mount: int
     user: int
     uppers: dict[int, int] = field(default_factory=dict)
-    made: list[str] = field(default_factory=list)
 
     def enter(self) -> None:
         """For a process with one thread. Raises OSError."""
@@ -98,7 +94,7 @@ def make(blueprint: Blueprint) -> Namespace:
     own_user = lines[1] == "user"
     numbers = [int(number) for number in lines[2].split()]
     uppers = dict(zip(numbers, fds[1 + own_user :], strict=True))
-    return Namespace(fds[0], fds[1] if own_user else -1, uppers, lines[3:])
+    return Namespace(fds[0], fds[1] if own_user else -1, uppers)
 
 
 def _build(blueprint: Blueprint, told: socket.socket) -> NoReturn:
@@ -108,7 +104,7 @@ def _build(blueprint: Blueprint, told: socket.socket) -> NoReturn:
         maker.run()
         kinds = ["mnt", "user"] if maker.own_user else ["mnt"]
         spaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
-        lines = ["made", "user" if maker.own_user else "", " ".join(map(str, maker.uppers)), *maker.made]
+        lines = ["made", "user" if maker.own_user else "", " ".join(map(str, maker.uppers))]
         socket.send_fds(told, [os.fsencode("\0".join(lines))], [*spaces, *maker.uppers.values()])
     except OSError as error:
         where = f" {os.fsdecode(error.filename)}" if error.filename else ""
@@ -124,7 +120,6 @@ class _Maker:
         self._blueprint = blueprint
         self.own_user = os.geteuid() != 0
         self.uppers: dict[int, int] = {}
-        self.made: list[str] = []
         self._new = ""  # where the new root is put together; empty: the machine's own stays the root
 
     def run(self) -> None:
@@ -140,8 +135,6 @@ class _Maker:
             os.mkdir(self._new)
         for place in blueprint.places:
             self._place(place, run)
-        for socket_path in blueprint.sockets:
-            self._show(socket_path, socket_path)
         for source, path in blueprint.bindings:
             self._show(source, path)
         if self._new:
@@ -193,15 +186,14 @@ class _Maker:
         os.close(work)
 
     def _show(self, source: str, path: str) -> None:
-        """Bind one file, or socket, at a path where there may be nothing yet."""
+        """Bind a file, socket or directory at a path; below the private /run that may have to be made."""
         target = self._new + path
-        if not os.path.lexists(target):
-            above = os.path.dirname(target)
-            os.makedirs(above, exist_ok=True)
-            before = os.stat(above)
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            os.utime(above, ns=(before.st_atime_ns, before.st_mtime_ns))
-            self.made.append(path)
+        if is_below(path, RUN) and not os.path.lexists(target):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            if os.path.isdir(source):
+                os.mkdir(target)
+            else:
+                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         namespaces.bind(source, target)
 
 

@@ -16,7 +16,10 @@ from snapbreaker.sandbox import disk, size
 from snapbreaker.sandbox.locks import Locks
 from snapbreaker.sandbox.namespace import Blueprint, Namespace, make
 from snapbreaker.sandbox.places import places
+from snapbreaker.sandbox.services import held_back
 from snapbreaker.sandbox.upper import Uppers
+
+_MEMORY = "sandbox"  # the directory in the record over which memory is mounted, where only the sandbox sees it
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,13 @@ class Sandbox:
         try:
             store = str(record.path.parent)
             where = places(volumes, read_mounts(), [store, os.path.realpath(store)])
-            base, octets = str(record.path), options.size or size.usual()
             if options.upper:
                 base, octets = disk.make(record.path, options.upper), 0
-            namespace = make(Blueprint(base, octets, where, [], options.sockets))
+            else:
+                base, octets = str(record.path / _MEMORY), options.size or size.usual()
+                os.mkdir(base, 0o700)
+            bindings = [(path, path) for path in options.sockets] + held_back(record)
+            namespace = make(Blueprint(base, octets, where, bindings))
         except OSError as error:
             locks.close()
             raise CheckpointError(f"the sandbox could not be made: {error.strerror}: {error.filename}") from error
@@ -72,7 +78,7 @@ class Sandbox:
 
     @property
     def uppers(self) -> Uppers:
-        return Uppers(self._namespace.uppers, self._namespace.made)
+        return Uppers(self._namespace.uppers)
 
     def enter(self) -> None:
         """For the process that will be the command."""

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from snapbreaker.commit import Committed
-from snapbreaker.issue import Issue
 from snapbreaker.sandbox.sandbox import Options
 from tests import comparer
 from tests.fs.conftest import MakeFilesystem
