@@ -117,7 +117,10 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
             issue, applied = _brought_over(record, sandbox, issue, story, tree)
         issue = issue or _checked(request, spec, story)
         with deferred():
-            code = _ended(issue or commit(record, watcher, narrator.progress, applied), tree, story, watcher)
+            how = issue or commit(record, watcher, narrator.progress, applied)
+            if sandbox is not None:
+                sandbox.close()  # or package managers would be found locked
+            code = _ended(how, tree, story, watcher)
     except SnapbreakerError as error:
         raise HandOver(str(error)) from error  # its exit code may say that nothing was done
     finally:

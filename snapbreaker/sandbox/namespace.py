@@ -102,10 +102,8 @@ def _build(blueprint: Blueprint, told: socket.socket) -> NoReturn:
         die_with_parent(signal.SIGKILL)
         maker = _Maker(blueprint)
         maker.run()
-        kinds = ["mnt", "user"] if maker.own_user else ["mnt"]
-        spaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
         lines = ["made", "user" if maker.own_user else "", " ".join(map(str, maker.uppers))]
-        socket.send_fds(told, [os.fsencode("\0".join(lines))], [*spaces, *maker.uppers.values()])
+        socket.send_fds(told, [os.fsencode("\0".join(lines))], [*maker.spaces, *maker.uppers.values()])
     except OSError as error:
         where = f" {os.fsdecode(error.filename)}" if error.filename else ""
         told.send(os.fsencode(f"{error.strerror}{where}"))
@@ -119,6 +117,7 @@ class _Maker:
     def __init__(self, blueprint: Blueprint) -> None:
         self._blueprint = blueprint
         self.own_user = os.geteuid() != 0
+        self.spaces: list[int] = []
         self.uppers: dict[int, int] = {}
         self._new = ""  # where the new root is put together; empty: the machine's own stays the root
 
@@ -127,6 +126,8 @@ class _Maker:
         run = _open_directory("/run")
         self._unshare()
         namespaces.make_private()
+        kinds = ["mnt", "user"] if self.own_user else ["mnt"]
+        self.spaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
         if blueprint.size:
             limits = f"mode=0700,size={blueprint.size},nr_inodes={max(blueprint.size >> 10, 1024)}"
             namespaces.mount("snapbreaker", blueprint.base, "tmpfs", namespaces.MS_NODEV, limits)
