@@ -78,6 +78,8 @@ def _carry_out(plan: Sequence[Action], directory: str, settle: float, progress: 
 
 
 def _by_systemd(action: Action, later: Sequence[Action], health: Health) -> Issue | None:
+    if action.asks_script:
+        return _by_script(action)
     if action.program == "systemd-tmpfiles":
         _make_runtime_files(action)
         return None

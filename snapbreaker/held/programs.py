@@ -13,9 +13,9 @@ INSIDE = "/run/snapbreaker"  # where the sandbox has what its programs read and 
 SHARED, PROGRAMS, EMPTY = "shared", "programs", "empty"
 LOG, UNITS = "log", "units"
 _LIBRARY = ("held.sh", "units.sh", "answers.sh")
-# The replaced ones by who is PID 1. Of the first two the real one is needed too, as a copy.
+# The replaced programs, and where they may be. The real ones are needed too, as copies.
 _SYSTEMD = {"systemctl": ("/usr/bin", "/bin"), "systemd-tmpfiles": ("/usr/bin", "/bin")}
-_OTHER = {"service": ("/usr/sbin", "/sbin"), "invoke-rc.d": ("/usr/sbin", "/sbin")}
+_SCRIPTS = {"service": ("/usr/sbin", "/sbin"), "invoke-rc.d": ("/usr/sbin", "/sbin")}
 
 
 def prepare(directory: str) -> None:
@@ -25,10 +25,10 @@ def prepare(directory: str) -> None:
     """
     write(directory, INSIDE, "")
     real = os.path.join(directory, SHARED, "real")
+    for name, places in _replaced().items():
+        for path in _present(name, places)[:1]:
+            shutil.copy(path, os.path.join(real, name))
     if booted():
-        for name, places in _SYSTEMD.items():
-            for path in _present(name, places)[:1]:
-                shutil.copy(path, os.path.join(real, name))
         _write(os.path.join(directory, SHARED, UNITS), _states(), 0o644)
 
 
@@ -42,8 +42,8 @@ def write(directory: str, inside: str, root: str) -> None:
         _write(os.path.join(shared, name), b"", 0o644)
     for name in _LIBRARY:
         _write(os.path.join(shared, name), _shim(name, inside, root), 0o644)
-    for name in (*_SYSTEMD, *_OTHER):
-        text = _shim("record" if name in _OTHER else name, inside, root)
+    for name in (*_SYSTEMD, *_SCRIPTS):
+        text = _shim("record" if name in _SCRIPTS else name, inside, root)
         _write(os.path.join(programs, name), text, 0o755)
 
 
@@ -52,16 +52,18 @@ def bindings(directory: str) -> list[tuple[str, str]]:
 
     No path in the sandbox has a symlink in it. Those below /run are mount points to be made there, all others
     exist. The first must be writable, the others need not be. dpkg cannot replace a file that is a mount point
-    (rename(2): EBUSY), so an upgrade of the package systemd itself fails in the sandbox.
+    (rename(2): EBUSY), so an upgrade of the packages systemd and init-system-helpers fails in the sandbox.
     """
     found = [(os.path.join(directory, SHARED), INSIDE)]
-    replaced = _OTHER
     if booted():
         found.append((os.path.join(directory, EMPTY), "/run/systemd/system"))
-        replaced = _SYSTEMD
-    for name, places in replaced.items():
+    for name, places in _replaced().items():
         found += [(os.path.join(directory, PROGRAMS, name), path) for path in _present(name, places)]
     return found
+
+
+def _replaced() -> dict[str, tuple[str, ...]]:
+    return {**(_SYSTEMD if booted() else {}), **_SCRIPTS}
 
 
 def _present(name: str, places: tuple[str, ...]) -> list[str]:

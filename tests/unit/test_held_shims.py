@@ -244,5 +244,19 @@ def test_init_scripts(sandbox: Sandbox) -> None:
     assert sandbox.run("service", "daemon", "restart").returncode == 0
     assert sandbox.run("invoke-rc.d", "--quiet", "daemon", "start").returncode == 0
     assert sandbox.run("service", "daemon", "status").returncode == 4
-    assert sandbox.run("service", "nosuch", "start").returncode == 1
     assert sandbox.actions == ["service daemon restart", "invoke-rc.d --quiet daemon start"]
+
+
+def test_init_scripts_with_systemd(sandbox: Sandbox) -> None:
+    """The real service(8) does what it can by systemctl; only the script knows the rest."""
+    (sandbox.root / "etc/init.d").mkdir()
+    (sandbox.root / "etc/init.d/daemon").touch(0o755)
+    (sandbox.root / "run/systemd/system").mkdir(parents=True)
+    real = sandbox.directory / programs.SHARED / "real/service"
+    real.write_text('#!/bin/sh\necho "really $*"\n')
+    real.chmod(0o755)
+    assert sandbox.run("service", "daemon", "restart").stdout == "really daemon restart\n"
+    assert sandbox.run("service", "nosuch", "odd").stdout == "really nosuch odd\n"
+    assert sandbox.run("service", "--status-all").stdout == "really --status-all\n"
+    assert sandbox.run("service", "daemon", "odd", "a  b").stdout == ""
+    assert sandbox.actions == ["service daemon odd a  b"]
