@@ -22,7 +22,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes
-from snapbreaker.sandbox.apply import Applied
+from snapbreaker.sandbox.apply import Applied, catch_up
 from snapbreaker.system import holds
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import AFTER, SystemState, capture
@@ -63,6 +63,7 @@ def commit(
             holds.put_back(record.path)
         if applied is not None:
             done.changes, done.octets = applied.changes, applied.octets
+            catch_up(record)
         for volume in record.meta.volumes if applied is None else ():
             with source(volume, undo=False) as old, live_tree(volume) as live:
                 # What others wrote is not the run's: a later rollback of it must not take that away.

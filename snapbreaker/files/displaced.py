@@ -7,12 +7,12 @@ from typing import Self
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import changeset
-from snapbreaker.files.changeset import Kind, Record, fingerprint
+from snapbreaker.files.changeset import ABSENT, Kind, Record, fingerprint
 from snapbreaker.files.changetree import ChangeTree
-from snapbreaker.files.entry import Details, Entry
+from snapbreaker.files.entry import Aspect, Details, Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.restore import PLAN
-from snapbreaker.files.stage import Stage, identity_of, opened, read_staged, read_unlocked
+from snapbreaker.files.stage import Stage, identity_of, opened, put_in_place, read_staged, read_unlocked
 from snapbreaker.files.tree import Content
 
 
@@ -115,6 +115,30 @@ class Displaced(ChangeTree):
         except FileNotFoundError:
             return False
         return found != staged.get((record.domain, record.slot))
+
+
+def catch_up(vault_dir: str, attempt: int, live: LiveTree) -> None:
+    """Take what became of the paths since the attempt for its own doing: also what is new in its new directories.
+
+    To be called while whoever changes them does so on its behalf. Raises OSError, CheckpointError.
+    """
+    if not put_in_place(vault_dir, attempt):
+        return
+    with opened(vault_dir, attempt, live.root_fd) as stage:
+        records = {record.path: record for record in changeset.read(stage.fd, PLAN)}
+        for record in list(records.values()):
+            if record.kind is Kind.CONTEXT:
+                continue
+            entry = live.lookup(record.path)
+            after = ABSENT if entry is None else fingerprint(entry, live.details(entry))
+            records[record.path] = record._replace(after=after)
+            if record.kind is not Kind.ABSENT or entry is None or not entry.is_dir:
+                continue
+            for inner in live.walk(record.path):
+                if inner.path not in records:
+                    after = fingerprint(inner, live.details(inner))
+                    records[inner.path] = Record(inner.path, Kind.ABSENT, Aspect.ADDED, after=after)
+        changeset.write(stage.fd, PLAN, records.values())
 
 
 def _in_slot(record: Record, inner: bytes) -> bytes:

@@ -17,6 +17,7 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.collector import uncollected
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import RestoreError, SnapbreakerError
+from snapbreaker.files import displaced
 from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Aspect, Change
 from snapbreaker.files.live import LiveTree
@@ -35,7 +36,7 @@ from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes, absolute
 from snapbreaker.report.wording import path_text
 from snapbreaker.sandbox.conflicts import conflicts
-from snapbreaker.sandbox.upper import Uppers
+from snapbreaker.sandbox.upper import APPLIED, Uppers
 from snapbreaker.system.parts import UNIT_FILES
 from snapbreaker.trees import live_tree
 
@@ -86,7 +87,7 @@ class View:
 
     def apply(self, changes: Sequence[Change], progress: Progress) -> int:
         """Make the live tree the merged one; bytes that were written. Raises RestoreError: nothing, or not all."""
-        stage = Stage(self.volume.stored.vault)
+        stage = Stage(self.volume.stored.vault, APPLIED)
         done = restore(self.merged, self.live, changes, stage, progress, last_look=self._last_look)
         if done.failures:
             failure = done.failures[0]
@@ -142,6 +143,13 @@ def _apply(record: Record, views: Sequence[View], progress: Progress) -> Applied
             if left := view.left():
                 raise RestoreError(f"{path_text(absolute(view.root, left[0].path))}: {left[0].text}")
     return applied
+
+
+def catch_up(record: Record) -> None:
+    """What services have made of the changes since is the run's, too. Raises OSError, SnapbreakerError."""
+    for volume in record.meta.volumes:
+        with live_tree(volume) as live:
+            displaced.catch_up(volume.stored.vault, APPLIED, live)
 
 
 def _is_unit(path: str) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from snapbreaker.checkpoint.record import VolumeRecord
 from snapbreaker.dataclass import dataclass
 
+APPLIED = 1  # the restore by which a command's changes come to a volume: the first one in its vault
+
 
 @dataclass(frozen=True, slots=True)
 class Uppers:

@@ -16,9 +16,9 @@ from snapbreaker.files.tree import Tree
 from snapbreaker.linux.inode import syncfs
 from snapbreaker.paths import relative
 from snapbreaker.sandbox.probe import reason_against
+from snapbreaker.sandbox.upper import APPLIED
 from snapbreaker_backends.overlay.trees import Nothing, Reversal, Untouched
 
-APPLIED = 1  # the attempt by which the command's changes came: the first of the vault
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
