@@ -45,19 +45,16 @@ from snapbreaker.monitor.watched import RunSpec, Watched
 from snapbreaker.narrator import Narrator
 from snapbreaker.output_log import OutputLog
 from snapbreaker.preflight import preflight
-from snapbreaker.report.wording import path_text
 from snapbreaker.rollback import roll_back
 from snapbreaker.safety import confirmed, health_issue
-from snapbreaker.sandbox.apply import Applied, apply
+from snapbreaker.sandbox.bring_over import bring_over
+from snapbreaker.sandbox.held_run import held_issue, hold
 from snapbreaker.sandbox.sandbox import Options, Sandbox
-from snapbreaker.sandbox.services import HeldBack
 from snapbreaker.signals import deferred, interruptible
 from snapbreaker.space import SpaceWatch
 from snapbreaker.story import Story
 from snapbreaker.supervisor import HandOver, Lifeline
 from snapbreaker.surroundings import Surroundings
-
-_PARTED = "{} had other names, which still hold what it held: it was changed in place under this one only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +100,8 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     try:
         with interruptible():
             sandbox = Sandbox.of(record, request.sandbox)
+            if sandbox is None and request.hold:
+                raise UsageError("--hold needs a sandbox", "--backend overlay")
         watched = _watch(request, spec, around, lifeline, story, sandbox)
     except (CommandNotFound, CommandNotExecutable, CheckpointError, UsageError):  # nothing was run
         around.remove()
@@ -114,13 +113,18 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     try:
         issue, applied = watched.issue, None
         if sandbox is not None:
-            issue, applied = _brought_over(record, sandbox, issue, story, tree)
+            issue = _ended_inside(sandbox, issue, story, tree)
+            if issue is None and request.hold:
+                return _held(record, sandbox, around, story)
+            with deferred():
+                how = issue or bring_over(record, sandbox.uppers, story, narrator.progress)
+            issue, applied = (how, None) if isinstance(how, Issue) else (None, how)
         issue = issue or _checked(request, spec, story)
         with deferred():
-            how = issue or commit(record, watcher, narrator.progress, applied)
+            ended = issue or commit(record, watcher, narrator.progress, applied)
             if sandbox is not None:
                 sandbox.close()  # or package managers would be found locked
-            code = _ended(how, tree, story, watcher)
+            code = _ended(ended, tree, story, watcher)
     except SnapbreakerError as error:
         raise HandOver(str(error)) from error  # its exit code may say that nothing was done
     finally:
@@ -210,25 +214,21 @@ def _watch(
     return watched
 
 
-def _brought_over(
-    record: Record, sandbox: Sandbox, issue: Issue | None, story: Story, tree: ProcessTree
-) -> tuple[Issue | None, Applied | None]:
-    """The command has ended, and its sandbox with it. What it did is applied, unless there is an issue."""
-    issue = issue or story.ended(tree)
+def _ended_inside(sandbox: Sandbox, issue: Issue | None, story: Story, tree: ProcessTree) -> Issue | None:
+    """The command has ended, and whatever it has left running ends with its sandbox."""
+    late = story.ended(tree) if issue is None else None
     sandbox.leave()
-    if issue is not None:
-        return issue, None
+    return issue or late
+
+
+def _held(record: Record, sandbox: Sandbox, around: Surroundings, story: Story) -> int:
     try:
-        services = HeldBack.of(record)
+        with deferred():
+            code = hold(record, sandbox, story)
     except (OSError, SnapbreakerError) as error:
-        reason = f"what the command asked of services is not known: {error}"
-        return Issue(IssueType.CHECK, reason, "services", time=time.time()), None
-    with deferred():
-        how = apply(record, sandbox.uppers, story.narrator.progress)
-    if isinstance(how, Issue):
-        return how, None
-    story.warnings += [_PARTED.format(path_text(path)) for path in how.parted]
-    return services.carry_out(how.has_units, story.narrator.progress), how
+        raise HandOver(f"the change cannot be held: {held_issue(error)}") from error
+    around.remove()
+    return code
 
 
 def _enter_running(record: Record, tree: ProcessTree) -> None:

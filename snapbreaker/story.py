@@ -36,6 +36,7 @@ from snapbreaker.system.rollback import SystemOutcome
 
 ENDS = {
     State.COMMITTED: model.Outcome.COMMITTED,
+    State.HELD: model.Outcome.HELD,
     State.ROLLED_BACK: model.Outcome.ROLLED_BACK,
     State.READY: model.Outcome.ROLLED_BACK,
     State.REBOOT_PENDING: model.Outcome.REBOOT_PENDING,
@@ -57,6 +58,7 @@ class Story:
     outcome: Outcome | None = None
     earlier: dict[str, Any] = field(default_factory=dict)  # facts of a run that somebody else has to finish
     before_boot: Changes = field(default_factory=Changes)  # what the initramfs has put back
+    waiting: Changes = field(default_factory=Changes)  # what is held in a sandbox
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.time)
 
@@ -182,7 +184,7 @@ class Story:
         if self.committed is not None:
             return self.committed.changes
         if self.outcome is None:
-            return None
+            return self.waiting if self.record.state is State.HELD else None
         whole = Changes()
         for changes in [self.before_boot, *(volume.changes for volume in self.outcome.volumes)]:
             whole.join(changes)

@@ -56,6 +56,7 @@ Examples:
 @click.option("--cwd", metavar="DIR", help="Run it in this directory.")
 @click.option("--env", multiple=True, metavar="K=V", help="Set this in its environment. May be given again.")
 @click.option("--grace", default=0.0, metavar="S", help="At a halt send TERM and wait S seconds before KILL.")
+@click.option("--hold", is_flag=True, help="Sandbox: leave the change there; confirm or rollback it later.")
 @click.option("--upper", metavar="DIR", help="Sandbox: keep what the command writes here, instead of in memory.")
 @click.option("--upper-size", metavar="N", help="Sandbox: memory for that.  [default: half of what is free]")
 @click.option(
@@ -103,7 +104,10 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         note=options["note"],
         invocation=_invocation(command),
         sandbox=_sandbox(options),
+        hold=options["hold"],
     )
+    if options["hold"] and (options["check"] or options["confirm"] is not None):
+        raise UsageError("--hold goes with neither --check nor --confirm: nothing is on the machine to be checked")
     store = settings.store
     narrator = narrator_for(options["as_json"], settings.verbosity)
 

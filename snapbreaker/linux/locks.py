@@ -10,6 +10,18 @@ import struct
 _FLOCK = struct.Struct("@hhqqi0q")
 
 
+def holder_text(fd: int) -> str:
+    """Who holds a lock on the open file, in words."""
+    pid = holder(fd)
+    if pid <= 0:
+        return "somebody"
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return f"process {pid} ({file.read().strip()})"
+    except OSError:
+        return f"process {pid}"
+
+
 def is_locked(fd: int) -> bool:
     """Whether another process holds a lock on any part of the open file. Raises OSError."""
     return holder(fd) != 0

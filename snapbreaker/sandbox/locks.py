@@ -17,7 +17,7 @@ from contextlib import suppress
 from snapbreaker.backend import Volume
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.policy import PathClass, Policy
-from snapbreaker.linux.locks import holder
+from snapbreaker.linux.locks import holder_text
 from snapbreaker.paths import is_below, relative
 
 FILES = (
@@ -63,7 +63,8 @@ class Locks:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             raise CheckpointError(
-                f"{path} is locked by {_told(fd)}", "wait until it has ended: what it does would be in conflict"
+                f"{path} is locked by {holder_text(fd)}",
+                "wait until it has ended: what it does would be in conflict",
             ) from error
 
     def close(self) -> None:
@@ -72,17 +73,6 @@ class Locks:
             with suppress(OSError):
                 os.close(fd)
         self._fds = []
-
-
-def _told(fd: int) -> str:
-    pid = holder(fd)
-    if pid <= 0:
-        return "somebody"
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return f"process {pid} ({file.read().strip()})"
-    except OSError:
-        return f"process {pid}"
 
 
 def _covered(path: str, volumes: Sequence[tuple[Volume, Policy]]) -> bool:

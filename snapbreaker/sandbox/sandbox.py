@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 
 from snapbreaker import selection
-from snapbreaker.backend import Capability
+from snapbreaker.backend import Capability, Volume
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
+from snapbreaker.files.policy import Policy
 from snapbreaker.linux.mountinfo import read_mounts
-from snapbreaker.sandbox import disk, size
+from snapbreaker.sandbox import disk, keeper, size
 from snapbreaker.sandbox.locks import Locks
 from snapbreaker.sandbox.namespace import Blueprint, Namespace, make
 from snapbreaker.sandbox.places import places
@@ -37,16 +37,26 @@ def is_sandboxed(volume: VolumeRecord) -> bool:
     return Capability.SANDBOX in selection.load(volume.backend).capabilities
 
 
+def boxed_volumes(record: Record) -> list[tuple[Volume, Policy]]:
+    return [(each.stored.volume, each.stored.policy) for each in record.meta.volumes if is_sandboxed(each)]
+
+
 def sandboxed(record: Record) -> bool:
     """Whether the command's changes come to the machine only when it is applied."""
-    return any(map(is_sandboxed, record.meta.volumes))
+    return bool(boxed_volumes(record))
+
+
+def drop(record: Record) -> None:
+    """Whatever is left of the sandbox of a run goes. Idempotent. Raises OSError, SnapbreakerError."""
+    keeper.kill(record.status.get("sandbox", {}))
+    disk.remove(record.path)
 
 
 class Sandbox:
     """Made by ``of``; ``close`` throws away what the command did, unless it was applied."""
 
-    def __init__(self, record: Record, namespace: Namespace, locks: Locks) -> None:
-        self._record, self._namespace, self._locks = record, namespace, locks
+    def __init__(self, namespace: Namespace, locks: Locks) -> None:
+        self._namespace, self._locks = namespace, locks
 
     @classmethod
     def of(cls, record: Record, options: Options) -> Sandbox | None:
@@ -54,7 +64,7 @@ class Sandbox:
 
         Holds the locks of package managers from here on. Raises CheckpointError: somebody else does.
         """
-        volumes = [(each.stored.volume, each.stored.policy) for each in record.meta.volumes if is_sandboxed(each)]
+        volumes = boxed_volumes(record)
         if not volumes:
             return None
         locks = Locks.take(volumes)
@@ -74,7 +84,7 @@ class Sandbox:
         except BaseException:
             locks.close()
             raise
-        return cls(record, namespace, locks)
+        return cls(namespace, locks)
 
     @property
     def uppers(self) -> Uppers:
@@ -89,8 +99,6 @@ class Sandbox:
         self._namespace.leave()
 
     def close(self) -> None:
-        """Idempotent."""
+        """Idempotent. What is on a disk goes with the end of the run, see ``drop``."""
         self._namespace.close()
         self._locks.close()
-        with suppress(OSError):
-            disk.remove(self._record.path)

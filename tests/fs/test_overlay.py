@@ -55,8 +55,8 @@ def possible(change: Callable[[], None], *, flags: bool = False) -> Callable[[],
     plain_rename = os.rename
 
     def what_is_possible() -> None:
-        os.rename = rename
-        subvolumes.create, subvolumes.delete = os.mkdir, shutil.rmtree  # type: ignore[assignment]
+        os.rename = rename  # type: ignore[assignment]
+        subvolumes.create, subvolumes.delete = os.mkdir, shutil.rmtree
         if not flags:
             inodes.add_flags = inodes.remove_flags = lambda *_: None  # type: ignore[assignment]
         change()
