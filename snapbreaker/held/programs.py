@@ -58,7 +58,7 @@ def bindings(directory: str) -> list[tuple[str, str]]:
 
     No path in the sandbox has a symlink in it. Those below /run are mount points to be made there, all others
     exist. The first must be writable, the others need not be. dpkg cannot replace a file that is a mount point
-    (link(2): EXDEV, rename(2): EBUSY). All are of the package systemd, whose upgrade therefore fails in the sandbox;
+    (link(2): EXDEV, rename(2): EBUSY). All are of the package systemd, which therefore cannot be upgraded in it;
     where init is another one, of init-system-helpers.
     """
     found = [(os.path.join(directory, SHARED), INSIDE)]
