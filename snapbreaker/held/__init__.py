@@ -18,9 +18,9 @@ if, the machine has it; ``bindings`` has an empty one. It must be the only thing
 **Why no policy-rc.d.** deb-systemd-invoke asks it for one unit after the other and ends at the first 101: of
 `deb-systemd-invoke start a b` b would never be heard of. It asks before it looks whether a unit is enabled, so
 that disabled ones would be started later. Without it the script goes on to `systemctl`, with those units that are
-to be started, and an administrator's own policy-rc.d keeps its word. What only an init script can do, and
-everything where init is not systemd, is recorded in the place of invoke-rc.d and service (``shims/record``). They
-are called after the commit, and apply the policy then.
+to be started, and an administrator's own policy-rc.d keeps its word. service(8) and invoke-rc.d go on to
+`systemctl` as well, or to the init script, and that to ``shims/40-systemd``. Where init is not systemd they are
+replaced themselves (``shims/record``), and called after the commit: the policy is applied then.
 """
 
 from __future__ import annotations

@@ -96,6 +96,8 @@ def _by_systemd(action: Action, later: Sequence[Action], health: Health) -> Issu
         health.forget_removed(action.units)
     if isinstance(done, Issue):
         return done
+    if action.verb == "reset-failed":
+        return None  # of a unit that is not in memory: it has not failed then
     if done.status == 0 or (done.status == _NOT_LOADED and not action.starts and not health.running(action.units)):
         return None
     return health.issue(action, done.stderr)

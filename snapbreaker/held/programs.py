@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import shutil
+from collections.abc import Mapping
 
 from snapbreaker.linux.systemd import Manager, booted
 from snapbreaker.system.owners import is_session
@@ -13,8 +14,13 @@ INSIDE = "/run/snapbreaker"  # where the sandbox has what its programs read and 
 SHARED, PROGRAMS, EMPTY = "shared", "programs", "empty"
 LOG, UNITS = "log", "units"
 _LIBRARY = ("held.sh", "units.sh", "answers.sh")
-# The replaced programs, and where they may be. The real ones are needed too, as copies.
-_SYSTEMD = {"systemctl": ("/usr/bin", "/bin"), "systemd-tmpfiles": ("/usr/bin", "/bin")}
+# What is replaced, by who is PID 1, and where it may be. The real ones are needed too, as copies.
+_HOOKS = "lsb/init-functions.d"
+_SYSTEMD = {
+    "systemctl": ("/usr/bin", "/bin"),
+    "systemd-tmpfiles": ("/usr/bin", "/bin"),
+    "40-systemd": (f"/usr/lib/{_HOOKS}", f"/lib/{_HOOKS}"),
+}
 _SCRIPTS = {"service": ("/usr/sbin", "/sbin"), "invoke-rc.d": ("/usr/sbin", "/sbin")}
 
 
@@ -52,7 +58,8 @@ def bindings(directory: str) -> list[tuple[str, str]]:
 
     No path in the sandbox has a symlink in it. Those below /run are mount points to be made there, all others
     exist. The first must be writable, the others need not be. dpkg cannot replace a file that is a mount point
-    (rename(2): EBUSY), so an upgrade of the packages systemd and init-system-helpers fails in the sandbox.
+    (link(2): EXDEV, rename(2): EBUSY). All are of the package systemd, which therefore cannot be upgraded in it;
+    where init is another one, of init-system-helpers.
     """
     found = [(os.path.join(directory, SHARED), INSIDE)]
     if booted():
@@ -62,8 +69,8 @@ def bindings(directory: str) -> list[tuple[str, str]]:
     return found
 
 
-def _replaced() -> dict[str, tuple[str, ...]]:
-    return {**(_SYSTEMD if booted() else {}), **_SCRIPTS}
+def _replaced() -> Mapping[str, tuple[str, ...]]:
+    return _SYSTEMD if booted() else _SCRIPTS
 
 
 def _present(name: str, places: tuple[str, ...]) -> list[str]:

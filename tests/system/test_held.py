@@ -79,7 +79,7 @@ def test_packages_with_services_run_after_it(ext4_machine: Machine) -> None:
     asked = [action for action in sandbox.actions if not action.endswith(("daemon-reload", ".conf"))]
     assert asked == [
         "systemctl --quiet --system start nginx.service",
-        "invoke-rc.d nginx upgrade",  # of nginx, which finds that nginx-common has started it already
+        "service nginx upgrade",  # of nginx, which finds that nginx-common has started it already
         "systemctl --quiet --system start redis-server.service",
         "systemctl reload nginx.service",
     ]
@@ -165,7 +165,7 @@ def test_what_a_script_asks_for(ext4_machine: Machine) -> None:
         ext4_machine,
         "/etc/init.d/oldie",
         "#!/bin/sh\n### BEGIN INIT INFO\n# Provides: oldie\n### END INIT INFO\n"
-        ". /lib/lsb/init-functions\ncase $1 in start) touch /srv/oldie ;; esac\n",
+        ". /lib/lsb/init-functions\ncase $1 in start) touch /srv/oldie ;; rotate) touch /srv/$2 ;; esac\n",
         0o755,
     )
     started(ext4_machine, "api", "gone")
@@ -183,6 +183,7 @@ systemctl disable --now gone
 systemctl is-active gone || true
 invoke-rc.d oldie start || true
 /etc/init.d/oldie start
+service oldie rotate away
 printf 'd /run/made 0750 root root\\nd /srv/made\\n' >/etc/tmpfiles.d/made.conf
 systemd-tmpfiles --create made.conf
 test -d /run/made
@@ -204,6 +205,7 @@ printf '[Service]\\nEnvironment=A=b\\n' >/etc/systemd/system/api.service.d/a.con
         "systemctl restart api.service",
         "systemctl stop -- gone",
         "systemctl --no-pager start oldie.service",
+        "service oldie rotate away",
         "systemd-tmpfiles --create made.conf",
     ]
     assert (pid_of(ext4_machine, "api"), is_active(ext4_machine, "gone")) == (before, "active")
@@ -212,7 +214,7 @@ printf '[Service]\\nEnvironment=A=b\\n' >/etc/systemd/system/api.service.d/a.con
     assert is_active(ext4_machine, "gone") == "inactive"
     assert pid_of(ext4_machine, "api") != before
     assert show(ext4_machine, "api", "Environment") == "Environment=A=b\n"
-    done = ext4_machine.run("ls", "-d", "/run/made", "/srv/reloaded", "/srv/oldie", session=False)
+    done = ext4_machine.run("ls", "-d", "/run/made", "/srv/reloaded", "/srv/oldie", "/srv/away", session=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -272,3 +274,14 @@ def test_a_database_cluster(ext4_machine: Machine) -> None:
     done = ext4_machine.run(*query, session=False)
     assert (done.stdout, done.stderr) == ("42\n", "")
     assert systemctl(ext4_machine, "is-system-running") == "running\n"
+
+
+def test_systemd_itself_cannot_be_replaced(ext4_machine: Machine) -> None:
+    """By dpkg, beneath what is bound there: it says so, and leaves everything as it was."""
+    files = {"/bin/systemctl": File("#!/bin/sh\n")}
+    debs.add(ext4_machine.root, Package("systemd-next", files=files, control={"Replaces": "systemd"}))
+    before = (ext4_machine.root / "usr/bin/systemctl").read_bytes()
+    sandbox = Sandbox(ext4_machine)
+    said = sandbox.run(*APT, "install", "systemd-next", status=100)
+    assert "backup link of './bin/systemctl' before installing new version: Invalid cross-device link" in said
+    assert (ext4_machine.root / "usr/bin/systemctl").read_bytes() == before

@@ -70,7 +70,7 @@ needs_systemctl = pytest.mark.skipif(REAL is None, reason="systemctl is missing:
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="apt-get install shellcheck")
-@pytest.mark.parametrize("program", ["systemctl", "systemd-tmpfiles", "service"])
+@pytest.mark.parametrize("program", ["systemctl", "systemd-tmpfiles", "service", "40-systemd"])
 def test_shellcheck_finds_nothing(sandbox: Sandbox, program: str) -> None:
     path = sandbox.directory / programs.PROGRAMS / program
     found = subprocess.run(["shellcheck", "-x", "-s", "dash", path], capture_output=True, text=True)
@@ -244,19 +244,26 @@ def test_init_scripts(sandbox: Sandbox) -> None:
     assert sandbox.run("service", "daemon", "restart").returncode == 0
     assert sandbox.run("invoke-rc.d", "--quiet", "daemon", "start").returncode == 0
     assert sandbox.run("service", "daemon", "status").returncode == 4
-    assert sandbox.actions == ["service daemon restart", "invoke-rc.d --quiet daemon start"]
-
-
-def test_init_scripts_with_systemd(sandbox: Sandbox) -> None:
-    """The real service(8) does what it can by systemctl; only the script knows the rest."""
-    (sandbox.root / "etc/init.d").mkdir()
-    (sandbox.root / "etc/init.d/daemon").touch(0o755)
-    (sandbox.root / "run/systemd/system").mkdir(parents=True)
     real = sandbox.directory / programs.SHARED / "real/service"
     real.write_text('#!/bin/sh\necho "really $*"\n')
     real.chmod(0o755)
-    assert sandbox.run("service", "daemon", "restart").stdout == "really daemon restart\n"
-    assert sandbox.run("service", "nosuch", "odd").stdout == "really nosuch odd\n"
+    assert sandbox.run("service", "nosuch", "restart").stdout == "really nosuch restart\n"
+    assert sandbox.run("service", "daemon", "configtest").stdout == "really daemon configtest\n"
     assert sandbox.run("service", "--status-all").stdout == "really --status-all\n"
-    assert sandbox.run("service", "daemon", "odd", "a  b").stdout == ""
-    assert sandbox.actions == ["service daemon odd a  b"]
+    assert sandbox.actions == ["service daemon restart", "invoke-rc.d --quiet daemon start"]
+
+
+HOOK = """_use_systemctl=1 executable=$0 argument=$1
+case $argument in start) systemctl start "${0##*/}"; exit ;; esac
+"""
+
+
+def test_init_scripts_with_systemd(sandbox: Sandbox) -> None:
+    """The real hook does what it can by systemctl; only the script knows the rest."""
+    (sandbox.directory / programs.SHARED / "real/40-systemd").write_text(HOOK)
+    script = sandbox.root / "etc/daemon"
+    script.write_text(f'set -eu\n. {sandbox.directory / programs.PROGRAMS}/40-systemd\necho "$1 by the script"\n')
+    for words, said in {("rotate", "a  b", ""): "", ("configtest",): "configtest by the script\n"}.items():
+        done = subprocess.run([SHELL, script, *words], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+    assert held.recorded(str(sandbox.directory)) == [Action("service", ("daemon", "rotate", "a  b", ""))]

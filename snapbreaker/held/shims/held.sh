@@ -16,3 +16,11 @@ refuse() {
 	echo "${0##*/}: error: $1 is not possible in snapbreaker's sandbox: it needs the running systemd" >&2
 	exit 1
 }
+
+# only_looks ACTION: whether such an action of an init script says something of files, and nothing to a daemon.
+only_looks() {
+	case $1 in
+	configtest | config-test | check* | test* | *status* | show* | list* | help | usage | version | info) return 0 ;;
+	esac
+	return 1
+}

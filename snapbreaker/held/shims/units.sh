@@ -1,8 +1,5 @@
 # What is known of a unit: its file in the sandbox, and its state as the machine had it, or as it was asked for since.
 
-newline='
-'
-
 # full_name WORD: sets $name as systemctl(1) makes it of an argument.
 full_name() {
 	case $1 in
@@ -60,14 +57,12 @@ look_up() {
 
 # state_of NAME: sets active, sub, and known if it was ever heard of. The last line of a unit counts.
 state_of() {
-	known=$newline$(cat "$held/units")$newline
-	rest=${known##*"$newline$1 "}
-	if [ "$rest" = "$known" ]; then
-		known='' active=inactive sub=dead
-	else
-		rest=${rest%%"$newline"*}
-		active=${rest%% *} sub=${rest#* }
-	fi
+	known='' active=inactive sub=dead
+	while read -r each is more; do
+		if [ "$each" = "$1" ]; then known=yes active=$is sub=$more; fi
+	done <<-END
+		$(grep -F -- "$1 " "$held/units")
+	END
 }
 
 # became STATE: the unit that was looked up is in it from now on.
