@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 from snapbreaker.errors import CheckpointError
@@ -14,6 +15,8 @@ from snapbreaker.files.live import LiveTree
 from snapbreaker.files.restore import PLAN
 from snapbreaker.files.stage import Stage, identity_of, opened, put_in_place, read_staged, read_unlocked
 from snapbreaker.files.tree import Content
+
+TOPS = b"tops"
 
 
 class Displaced(ChangeTree):
@@ -115,6 +118,27 @@ class Displaced(ChangeTree):
         except FileNotFoundError:
             return False
         return found != staged.get((record.domain, record.slot))
+
+
+def note_tops(vault_dir: str, tops: Sequence[Entry]) -> None:
+    """Note directories, before the first attempt, of which making slots may move the mtime. Raises OSError."""
+    if tops:
+        vault = os.open(vault_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            changeset.write(vault, TOPS, [Record(top.path, Kind.CONTEXT, Aspect.NONE, top) for top in tops])
+        finally:
+            os.close(vault)
+
+
+def read_tops(vault_dir: str) -> list[Record]:
+    """What ``note_tops`` has noted. Raises OSError, CheckpointError."""
+    vault = os.open(vault_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return changeset.read(vault, TOPS)
+    except FileNotFoundError:
+        return []
+    finally:
+        os.close(vault)
 
 
 def catch_up(vault_dir: str, attempt: int, live: LiveTree) -> None:

@@ -9,6 +9,7 @@ that had several names; ``overlay.protattr`` stands for the flags that would kee
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import stat
@@ -203,10 +204,9 @@ def _cleaned(xattrs: Xattrs) -> Xattrs:
 def can_hold_user_attributes(directory: int) -> bool:
     """Whether the filesystem of the open ``directory`` has them: tmpfs since Linux 6.6."""
     try:
-        os.setxattr(directory, b"user.snapbreaker", b"")
-        os.removexattr(directory, b"user.snapbreaker")
-    except OSError:
-        return False
+        os.getxattr(directory, b"user.snapbreaker")
+    except OSError as error:
+        return error.errno == errno.ENODATA
     return True
 
 

@@ -19,7 +19,7 @@ from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import RestoreError, SnapbreakerError
 from snapbreaker.files import displaced
 from snapbreaker.files.diff import diff
-from snapbreaker.files.entry import Aspect, Change
+from snapbreaker.files.entry import Aspect, Change, Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.merged import Merged, can_hold_user_attributes
 from snapbreaker.files.narrowed import narrowed
@@ -87,12 +87,20 @@ class View:
 
     def apply(self, changes: Sequence[Change], progress: Progress) -> int:
         """Make the live tree the merged one; bytes that were written. Raises RestoreError: nothing, or not all."""
-        stage = Stage(self.volume.stored.vault, APPLIED)
+        vault = self.volume.stored.vault
+        displaced.note_tops(vault, self._tops(vault))
+        stage = Stage(vault, APPLIED)
         done = restore(self.merged, self.live, changes, stage, progress, last_look=self._last_look)
         if done.failures:
             failure = done.failures[0]
             raise RestoreError(f"{path_text(absolute(self.root, failure.path))}: {failure.text}")
         return done.octets
+
+    def _tops(self, vault: str) -> list[Entry]:
+        """The subvolumes in whose top directories slots will be made: nothing else knows their times then."""
+        entries = [entry for path in self.merged.merged if (entry := self.live.lookup(path)) is not None]
+        apart = os.stat(vault).st_dev != os.fstat(self.live.root_fd).st_dev
+        return [entry for entry in entries if entry.subvolume or (apart and not entry.path)]
 
     def _last_look(self) -> None:
         if found := self.conflicts():

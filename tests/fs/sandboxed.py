@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import shutil
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from snapbreaker.checkpoint.states import State
 from snapbreaker.commit import Committed, commit
@@ -19,6 +23,7 @@ from snapbreaker.sandbox.apply import Applied, apply
 from snapbreaker.sandbox.sandbox import Options, Sandbox
 from tests import comparer
 from tests.fs.checkpointed import Checkpointed, Facts
+from tests.lab import inodes, subvolumes
 
 
 class Sandboxed(Checkpointed):
@@ -79,3 +84,29 @@ class Sandboxed(Checkpointed):
     def close(self) -> None:
         if self._sandbox is not None:
             self._sandbox.close()
+
+
+def possible(change: Callable[[], None], *, flags: bool = False) -> Callable[[], None]:
+    """``change`` without what fails in a sandbox: to make and delete subvolumes, to rename directories, and in
+    memory to set flags. For a process of its own.
+    """
+
+    def rename(old: Any, new: Any, **where: Any) -> None:
+        """A directory of the lower cannot be renamed: mv(1) copies it then, and removes the old one."""
+        try:
+            plain_rename(old, new, **where)
+        except OSError as error:
+            if error.errno != errno.EXDEV or where:
+                raise
+            subprocess.run(["mv", "-T", os.fspath(old), os.fspath(new)], check=True)
+
+    plain_rename = os.rename
+
+    def what_is_possible() -> None:
+        os.rename = rename  # type: ignore[assignment]
+        subvolumes.create, subvolumes.delete = os.mkdir, shutil.rmtree
+        if not flags:
+            inodes.add_flags = inodes.remove_flags = lambda *_: None  # type: ignore[assignment]
+        change()
+
+    return what_is_possible

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,8 +14,8 @@ from snapbreaker.sandbox.sandbox import Options
 from tests import comparer
 from tests.fs.conftest import MakeFilesystem
 from tests.fs.ground import Ground
-from tests.fs.sandboxed import Sandboxed
-from tests.lab import hostile, inodes, subvolumes
+from tests.fs.sandboxed import Sandboxed, possible
+from tests.lab import hostile, inodes
 from tests.lab.loopfs import LoopFilesystem
 
 
@@ -36,32 +32,6 @@ def ctimes(root: Path) -> dict[tuple[int, str], tuple[int, int]]:
 def settled() -> None:
     """What was just written is old enough to be told from what is written next."""
     time.sleep(0.02)
-
-
-def possible(change: Callable[[], None], *, flags: bool = False) -> Callable[[], None]:
-    """``change`` without what fails in a sandbox: to make and delete subvolumes, to rename directories, and in
-    memory to set flags. For a process of its own.
-    """
-
-    def rename(old: Any, new: Any, **where: Any) -> None:
-        """A directory of the lower cannot be renamed: mv(1) copies it then, and removes the old one."""
-        try:
-            plain_rename(old, new, **where)
-        except OSError as error:
-            if error.errno != errno.EXDEV or where:
-                raise
-            subprocess.run(["mv", "-T", os.fspath(old), os.fspath(new)], check=True)
-
-    plain_rename = os.rename
-
-    def what_is_possible() -> None:
-        os.rename = rename  # type: ignore[assignment]
-        subvolumes.create, subvolumes.delete = os.mkdir, shutil.rmtree
-        if not flags:
-            inodes.add_flags = inodes.remove_flags = lambda *_: None  # type: ignore[assignment]
-        change()
-
-    return what_is_possible
 
 
 def visible(differences: list[str]) -> list[str]:

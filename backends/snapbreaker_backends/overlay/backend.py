@@ -9,6 +9,7 @@ from typing import Any
 
 from snapbreaker.backend import Availability, Backend, Capability, Creation, Reason, Stored, Volume
 from snapbreaker.files.changetree import ChangeTree
+from snapbreaker.files.displaced import read_tops
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.stage import attempts, put_in_place
@@ -51,7 +52,7 @@ class OverlayBackend(Backend):
     def undo(self, stored: Stored) -> ChangeTree:
         """What applying has displaced, however far it came."""
         if not (APPLIED in attempts(stored.vault) and put_in_place(stored.vault, APPLIED)):
-            return Nothing()
+            return Nothing(read_tops(stored.vault))
         with _live(stored) as live:
             return Reversal.of(stored.vault, APPLIED, live)
 

@@ -25,10 +25,7 @@ class Untouched(Wrapped):
 
 
 class Nothing(ChangeTree):
-    """Nothing was applied yet."""
-
-    def __init__(self) -> None:
-        super().__init__([])
+    """Nothing was applied yet; but making slots may have moved some directories' times (``records``)."""
 
     def content(self, entry: Entry) -> Content:
         return self.live_content(entry)
