@@ -10,7 +10,7 @@ from snapbreaker.errors import CheckpointError
 from snapbreaker.files import changeset
 from snapbreaker.files.changeset import ABSENT, Kind, Record, fingerprint
 from snapbreaker.files.changetree import ChangeTree
-from snapbreaker.files.entry import Aspect, Details, Entry
+from snapbreaker.files.entry import Aspect, Details, Entry, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.restore import PLAN
 from snapbreaker.files.stage import Stage, identity_of, opened, put_in_place, read_staged, read_unlocked
@@ -31,7 +31,10 @@ class Displaced(ChangeTree):
         self._unlocked = read_unlocked(stage.fd)
         staged = {(domain, slot): identity for domain, slot, identity in read_staged(stage.fd)}
         records = changeset.read(stage.fd, PLAN)
-        super().__init__([record for record in records if self._is_there(record, staged)])
+        there = [record for record in records if self._is_there(record, staged)]
+        stayed = _of_their_groups(there, records)
+        self._stayed = {record.path for record in stayed}
+        super().__init__(sorted([*there, *stayed], key=lambda record: sort_key(record.path)))
         self._slots: dict[int, LiveTree] = {}
 
     @classmethod
@@ -59,6 +62,8 @@ class Displaced(ChangeTree):
 
     def details(self, entry: Entry) -> Details:
         record, inner = self._slot_of(entry.path)
+        if record is None and entry.path in self._stayed:
+            return self._live_details(entry)
         if record is None:
             return super().details(entry)
         details = self._tree(record).details(entry._replace(path=_in_slot(record, inner)))
@@ -163,6 +168,25 @@ def catch_up(vault_dir: str, attempt: int, live: LiveTree) -> None:
                     after = fingerprint(inner, live.details(inner))
                     records[inner.path] = Record(inner.path, Kind.ABSENT, Aspect.ADDED, after=after)
         changeset.write(stage.fd, PLAN, records.values())
+
+
+def _of_their_groups(there: Sequence[Record], records: Sequence[Record]) -> list[Record]:
+    """Of an attempt that was cut off: paths that it had not got to, other names of which are displaced already.
+    Those are to become links of them again.
+    """
+    groups = {_inode(record) for record in there if record.kind is Kind.DISPLACED} - {None}
+    known = {record.path for record in there}
+    return [
+        record._replace(kind=Kind.METADATA, aspects=Aspect.LINKS)
+        for record in records
+        if record.path not in known and _inode(record) in groups
+    ]
+
+
+def _inode(record: Record) -> tuple[int, int] | None:
+    """That of a file with several names."""
+    entry = record.entry
+    return (entry.dev, entry.ino) if entry is not None and entry.nlink > 1 and not entry.is_dir else None
 
 
 def _in_slot(record: Record, inner: bytes) -> bytes:

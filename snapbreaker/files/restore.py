@@ -30,10 +30,6 @@ from snapbreaker.progress import Progress, silent
 PLAN = b"plan"
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A path that is not what it was, and why."""
@@ -70,13 +66,13 @@ def restore(
     progress: Progress = silent,
     *,
     make_room: bool = False,
-    last_look: Callable[[], None] = _nothing,
+    last_look: Callable[[], None] | None = None,
 ) -> Restored:
     """Make each path of ``changes``, a fresh comparison of ``live`` with ``old``, what it is in ``old``.
 
     With ``make_room`` files that the run added are deleted, largest first, where the filesystem is too full to
-    stage what must come back. ``last_look`` is called when everything is staged, and may refuse by a RestoreError.
-    Closes ``stage``. System calls only.
+    stage what must come back. With ``last_look`` nothing is done unless everything could be staged; it is called
+    then, and may refuse by a RestoreError. Closes ``stage``. System calls only.
 
     Raises RestoreError when nothing could be done, in which case nothing was changed (files deleted by
     ``make_room`` apart). A path that fails is listed in the result, and the others go on.
@@ -106,14 +102,16 @@ def _restore(
     plan: Plan,
     room: Room,
     progress: Progress,
-    last_look: Callable[[], None],
+    last_look: Callable[[], None] | None,
 ) -> Restored:
     locks = Locks(live, stage)
     staging = Staging(old, live, stage, plan, locks, room)
     try:
         staging.run(progress)
         room.make(changeset.write, stage.fd, PLAN, list(_inverse(plan, _around(plan, staging.parents, live), old)))
-        last_look()
+        if last_look is not None:
+            _refuse_unless_whole(plan)
+            last_look()
         room.make(stage.note_staged, staging.staged())
     except (OSError, RestoreError):
         staging.give_up()
@@ -128,6 +126,12 @@ def _restore(
     with suppress(OSError):  # what this leaves behind goes with the next attempt
         stage.seal()
     return _result(stage, plan, staging, room)
+
+
+def _refuse_unless_whole(plan: Plan) -> None:
+    failures = {**plan.failures, **{step.path: step.failure for step in plan.steps if step.failure}}
+    for path, text in failures.items():
+        raise RestoreError(f"{os.fsdecode(path)} {text}")
 
 
 def _result(stage: Stage, plan: Plan, staging: Staging, room: Room) -> Restored:
