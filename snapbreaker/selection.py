@@ -59,6 +59,14 @@ def survey(volume: Volume) -> list[tuple[str, Availability]]:
     return [(name, availability) for _, name, availability in sorted(loaded, key=lambda one: one[:2])]
 
 
+def first(answers: list[tuple[str, Availability]], sandbox: bool = False) -> str | None:
+    """Which of the answers of ``survey`` is the choice; with ``sandbox`` that may be one that needs one."""
+    for name, availability in answers:
+        if availability and (sandbox or Capability.SANDBOX not in load(name).capabilities):
+            return name
+    return None
+
+
 def choose_all(volumes: Sequence[Volume], forced: str | None = None, sandbox: bool = False) -> list[Backend]:
     """A backend for each of ``volumes``. With ``sandbox`` it may be one that runs the command in one, if that can
     serve all of them. Raises as ``choose``.
@@ -83,11 +91,10 @@ def choose(volume: Volume, forced: str | None = None, sandbox: bool = False) -> 
             raise _refusal(volume, [(forced, availability)])
         return backend, availability.notes
     surveyed = survey(volume)
+    chosen = first(surveyed, sandbox)
     passed_over: list[str] = []
     for name, availability in surveyed:
-        if availability and not sandbox and Capability.SANDBOX in load(name).capabilities:
-            continue
-        if availability:
+        if name == chosen:
             return load(name), (*availability.notes, *passed_over)
         passed_over += [f"not {name}: {reason.text}" for reason in availability.reasons]
     raise _refusal(volume, surveyed)

@@ -27,7 +27,8 @@ from snapbreaker.sandbox.places import RUN, Kind, Place
 
 # Names stay what they are (no redirects), content is copied before metadata is changed (no metacopy): the upper
 # alone says what was changed. Nobody needs it after a power cut (volatile, Linux 5.10).
-_OPTIONS = "redirect_dir=off,metacopy=off,index=off,volatile"
+_OPTIONS = "metacopy=off,index=off,volatile"
+_BY_ROOT, _BY_OTHERS = "redirect_dir=off", "userxattr"  # the latter implies the former, and refuses the word
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIMIT = 250  # descriptors in one message: SCM_MAX_FD is 253
 
@@ -178,7 +179,7 @@ class _Maker:
         _look_alike(lower, upper)
         # By descriptor: a path may hold characters that mean something in options.
         layers = "lowerdir=/proc/self/fd/%d,upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d"
-        options = f"{layers % (lower, upper, work)},{_OPTIONS}" + (",userxattr" if self.own_user else "")
+        options = f"{layers % (lower, upper, work)},{_OPTIONS},{_BY_OTHERS if self.own_user else _BY_ROOT}"
         # The root of all needs a directory of its own; any other place is there.
         target = target.rstrip("/") or target
         namespaces.mount("snapbreaker", target, "overlay", 0, options)

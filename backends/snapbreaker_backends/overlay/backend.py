@@ -20,6 +20,7 @@ from snapbreaker.sandbox.probe import reason_against
 from snapbreaker.sandbox.upper import APPLIED
 from snapbreaker_backends.overlay.trees import Nothing, Reversal, Untouched
 
+_NOTE = "for `run --backend overlay`; chosen unasked only for commands that are known to change nothing but files"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -30,8 +31,7 @@ class OverlayBackend(Backend):
 
     def availability(self, volume: Volume) -> Availability:
         reasons = tuple(_refusals(volume))
-        notes = "the command's changes are tried in memory first; services, sockets and the network are no files"
-        return Availability(reasons, () if reasons else (notes,))
+        return Availability(reasons, () if reasons else (_NOTE,))
 
     def create(self, volume: Volume, creation: Creation) -> dict[str, Any]:
         """Only when it began: by that it is known later what others have changed meanwhile."""
