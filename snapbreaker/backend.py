@@ -13,8 +13,10 @@ from enum import Flag, auto
 from typing import Any, ClassVar
 
 from snapbreaker.dataclass import dataclass
+from snapbreaker.files.changetree import ChangeTree
 from snapbreaker.files.policy import Policy
 from snapbreaker.files.tree import Tree
+from snapbreaker.files.undo import UndoSet
 from snapbreaker.guard.guards import Guards
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.progress import Progress, silent
@@ -25,7 +27,7 @@ class Capability(Flag):
     INSTANT = auto()  # create costs the same whatever the size of the volume
     WHOLE = auto()  # the checkpoint stays whole after commit: rollback --whole can take the volume back
     AT_BOOT = auto()  # can be reverted as a whole at boot; needs a marker
-    SANDBOX = auto()  # the command runs in a private mount namespace
+    SANDBOX = auto()  # the command runs in a private mount namespace, and what it did is applied afterwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,10 @@ class Backend(ABC):
 
     def release(self, stored: Stored) -> None:  # noqa: B027
         """After commit, when the undo set has content of its own: drop what is no longer needed. Idempotent."""
+
+    def undo(self, stored: Stored) -> ChangeTree:
+        """What the paths were that a committed run changed. Raises CheckpointError when it is no longer whole."""
+        return UndoSet.open(stored.record, stored.vault)
 
     def keeps_links(self, stored: Stored) -> bool:
         """Whether the checkpoint shares inodes with the machine's files, which have a further link therefore."""

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import field, replace
 
 from snapbreaker import lifeboat
 from snapbreaker.checkpoint import create
@@ -47,6 +47,9 @@ from snapbreaker.output_log import OutputLog
 from snapbreaker.preflight import preflight
 from snapbreaker.rollback import roll_back
 from snapbreaker.safety import confirmed, health_issue
+from snapbreaker.sandbox.bring_over import bring_over
+from snapbreaker.sandbox.held_run import held_issue, hold
+from snapbreaker.sandbox.sandbox import Options, Sandbox
 from snapbreaker.signals import deferred, interruptible
 from snapbreaker.space import SpaceWatch
 from snapbreaker.story import Story
@@ -78,6 +81,8 @@ class RunRequest:
     note: str = ""
     invocation: Sequence[str] = ("snapbreaker", "run")  # as typed, without the command
     retention: Retention = field(default_factory=Retention)
+    sandbox: Options = field(default_factory=Options)
+    hold: bool = False  # leave the change in its sandbox
 
 
 def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrator) -> int:
@@ -91,19 +96,40 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
         record = _checkpoint(request, store, around, lifeline, narrator)
     tree, watcher = around.tree, around.watcher
     story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
+    sandbox: Sandbox | None = None
     try:
-        watched = _watch(request, spec, around, lifeline, story)
+        with interruptible():
+            sandbox = Sandbox.of(record, request.sandbox)
+            if sandbox is None and request.hold:
+                raise UsageError("--hold needs a sandbox", "--backend overlay")
+        watched = _watch(request, spec, around, lifeline, story, sandbox)
     except (CommandNotFound, CommandNotExecutable, CheckpointError, UsageError):  # nothing was run
         around.remove()
+        if sandbox is not None:
+            sandbox.close()
         with suppress(OSError, SnapbreakerError):  # the first error is the one to tell; `recover` does the rest
             discard(record)
         raise
     try:
-        issue = watched.issue or _checked(request, spec, story)
+        issue, applied = watched.issue, None
+        if sandbox is not None:
+            issue = _ended_inside(sandbox, issue, story, tree)
+            if issue is None and request.hold:
+                return _held(record, sandbox, around, story)
+            with deferred():
+                how = issue or bring_over(record, sandbox.uppers, story, narrator.progress)
+            issue, applied = (how, None) if isinstance(how, Issue) else (None, how)
+        issue = issue or _checked(request, spec, story)
         with deferred():
-            code = _ended(issue or commit(record, watcher, narrator.progress), tree, story, watcher)
+            ended = issue or commit(record, watcher, narrator.progress, applied)
+            if sandbox is not None:
+                sandbox.close()  # or package managers would be found locked
+            code = _ended(ended, tree, story, watcher)
     except SnapbreakerError as error:
         raise HandOver(str(error)) from error  # its exit code may say that nothing was done
+    finally:
+        if sandbox is not None:
+            sandbox.close()
     if code == Exit.OK:
         _prune(store, request.retention, narrator)
     return code
@@ -148,7 +174,14 @@ def _checkpoint(
     return record
 
 
-def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: Lifeline, story: Story) -> Watched:
+def _watch(
+    request: RunRequest,
+    spec: RunSpec,
+    around: Surroundings,
+    lifeline: Lifeline,
+    story: Story,
+    sandbox: Sandbox | None,
+) -> Watched:
     """Run the command under the monitor. Afterwards, if it tripped, none of its processes is left."""
     record, narrator, tree = story.record, story.narrator, around.tree
     judge = Judge(request.rules, strict=request.strict)
@@ -164,9 +197,10 @@ def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: L
     vaults: dict[str, list[str]] = {str(record.path): []}  # the output goes there
     for volume in record.meta.volumes:
         vaults.setdefault(volume.stored.volume.mountpoint, []).append(volume.stored.vault)
-    with SpaceWatch(vaults, tree.exclude) as space:
+    uppers = [sandbox.uppers.any_fd] if sandbox is not None else []
+    with SpaceWatch(vaults, tree.exclude, uppers) as space:
         watched = Monitor(
-            spec,
+            spec if sandbox is None else replace(spec, enter=sandbox.enter),
             judge,
             tree,
             sinks=[log],
@@ -174,9 +208,27 @@ def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: L
             on_started=lambda pid: narrator.running(record, pid),
             relays=narrator.relays(),
         ).run()
+        watched.issue = watched.issue or space.full()
     log.close()
     story.watched = watched
     return watched
+
+
+def _ended_inside(sandbox: Sandbox, issue: Issue | None, story: Story, tree: ProcessTree) -> Issue | None:
+    """The command has ended, and whatever it has left running ends with its sandbox."""
+    late = story.ended(tree) if issue is None else None
+    sandbox.leave()
+    return issue or late
+
+
+def _held(record: Record, sandbox: Sandbox, around: Surroundings, story: Story) -> int:
+    try:
+        with deferred():
+            code = hold(record, sandbox, story)
+    except (OSError, SnapbreakerError) as error:
+        raise HandOver(f"the change cannot be held: {held_issue(error)}") from error
+    around.remove()
+    return code
 
 
 def _enter_running(record: Record, tree: ProcessTree) -> None:
@@ -217,7 +269,8 @@ def _halted(issue: Issue, tree: ProcessTree, story: Story, watcher: Watcher) -> 
     story.halted(tree)
     record.pass_through(State.TRIPPED, issue=issue.as_dict(), **story.facts())
     story.narrator.tripped(record, story)
-    story.outcome = roll_back(record, Goal(), story.narrator.progress, story.survivors(), watcher)
+    goal = Goal.from_dict(record.status.get("goal", {}))
+    story.outcome = roll_back(record, goal, story.narrator.progress, story.survivors(), watcher)
     watcher.stop()
     return conclude(record, story)
 

@@ -22,6 +22,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes
+from snapbreaker.sandbox.apply import Applied, catch_up
 from snapbreaker.system import holds
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import AFTER, SystemState, capture
@@ -43,8 +44,13 @@ class Committed:
 
 
 @uncollected
-def commit(record: Record, watcher: Watcher | None = None, progress: Progress = silent) -> Committed | Issue:
-    """Write the undo set of every volume, then say *committed*.
+def commit(
+    record: Record,
+    watcher: Watcher | None = None,
+    progress: Progress = silent,
+    applied: Applied | None = None,
+) -> Committed | Issue:
+    """Write the undo set of every volume, then say *committed*. What was ``applied`` from a sandbox has one.
 
     An undo set that cannot be written (no space) is an issue: a change that cannot be undone does not stay. Nor
     does one that may have left systemd unable to answer.
@@ -55,7 +61,10 @@ def commit(record: Record, watcher: Watcher | None = None, progress: Progress = 
     try:
         with suppress(SystemdError):  # `conclude` tries again, and tells
             holds.put_back(record.path)
-        for volume in record.meta.volumes:
+        if applied is not None:
+            done.changes, done.octets = applied.changes, applied.octets
+            catch_up(record)
+        for volume in record.meta.volumes if applied is None else ():
             with source(volume, undo=False) as old, live_tree(volume) as live:
                 # What others wrote is not the run's: a later rollback of it must not take that away.
                 changes = pending(volume, old, live, Goal(), progress)

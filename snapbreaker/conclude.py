@@ -5,10 +5,12 @@ from __future__ import annotations
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.commit import let_links_go
+from snapbreaker.errors import SnapbreakerError
 from snapbreaker.exits import Exit
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.report.saved import save_report
+from snapbreaker.sandbox.sandbox import drop
 from snapbreaker.story import Story
 from snapbreaker.system import holds
 
@@ -23,6 +25,11 @@ def conclude(record: Record, story: Story) -> int:
         holds.put_back(record.path)
     except SystemdError as error:
         story.warnings.append(f"apt's own timers are still stopped: {error} (`snapbreaker recover` tries again)")
+    if record.state is not State.HELD:
+        try:
+            drop(record)
+        except (OSError, SnapbreakerError) as error:
+            story.warnings.append(f"what is left of its sandbox could not be removed: {error}")
     record.unreserve()
     report = story.report(code)
     try:
@@ -39,7 +46,7 @@ def conclude(record: Record, story: Story) -> int:
 def _exit_code(record: Record, story: Story) -> int:
     state = record.state
     if story.outcome is None:
-        return Exit.OK if state is State.COMMITTED else Exit.INTERNAL
+        return Exit.OK if state in (State.COMMITTED, State.HELD) else Exit.INTERNAL
     if state is State.REBOOT_PENDING:
         return Exit.AT_REBOOT
     if state is State.FAILED or not story.outcome.verified:
@@ -52,7 +59,7 @@ def _exit_code(record: Record, story: Story) -> int:
 def settled_code(record: Record) -> int:
     """The exit code of a run that has come to rest, when whoever was to tell it died before its exit."""
     state = record.state
-    if state is State.COMMITTED:
+    if state in (State.COMMITTED, State.HELD):
         return Exit.OK
     if state is not State.ROLLED_BACK:
         return Exit.MANUAL

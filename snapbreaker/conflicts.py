@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.errors import Conflict
+from snapbreaker.files.changetree import ChangeTree
 from snapbreaker.files.policy import PathClass
-from snapbreaker.files.undo import UndoSet
 from snapbreaker.files.watched import Watched
 from snapbreaker.progress import Progress, silent
 from snapbreaker.trees import below, live_tree, source
@@ -20,7 +20,7 @@ def conflicts(record: Record, only: Sequence[str] = (), progress: Progress = sil
     for volume in record.meta.volumes:
         root = os.fsencode(volume.stored.volume.root.rstrip("/"))
         with source(volume, undo=True) as undo, live_tree(volume) as live:
-            assert isinstance(undo, UndoSet)
+            assert isinstance(undo, ChangeTree)
             wanted, policy = below(volume, only), volume.stored.policy
             found += [
                 root + b"/" + path

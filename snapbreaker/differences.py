@@ -12,13 +12,13 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.entry import Aspect, Change, aspect_names, sort_key
-from snapbreaker.files.live import LiveTree
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Tree
 from snapbreaker.files.verify import describe, kind_of
 from snapbreaker.goal import Goal
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import absolute
+from snapbreaker.sandbox.held_run import waiting
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import capture
 from snapbreaker.system.target import Target
@@ -47,7 +47,7 @@ class Compared(NamedTuple):
     root: str
     change: Change
     old: Tree
-    live: LiveTree
+    live: Tree
 
     def text(self) -> str:
         """In what it differs, with values; what it is, where it is on one side only."""
@@ -77,8 +77,12 @@ def differences(record: Record, goal: Goal, deep: bool = False, progress: Progre
 def compared(record: Record, goal: Goal, deep: bool = False, progress: Progress = silent) -> Iterator[Compared]:
     """By volume, in path order. ``deep``: nothing is taken for unchanged without a look at its content.
 
-    What others had written during a halted run and the rollback left as it was is none, until it is changed again.
+    Of a held run what it would change. What others had written during a halted run and the rollback left as it was
+    is none, until it is changed again.
     """
+    if record.state is State.HELD:
+        yield from _waiting(record, goal, progress)
+        return
     bystanders = Bystanders(record, goal.undo)
     for volume in record.meta.volumes:
         volume = replace(volume, proof=Proof.none()) if deep else volume
@@ -89,6 +93,13 @@ def compared(record: Record, goal: Goal, deep: bool = False, progress: Progress 
                 if change.path in stays and not _changed_since(change, record):
                     continue
                 yield Compared(volume.stored.volume.root, change, old, live)
+
+
+def _waiting(record: Record, goal: Goal, progress: Progress) -> Iterator[Compared]:
+    with waiting(record, goal.paths, progress) as found:
+        for view, changes in found:
+            for change in sorted(changes, key=lambda change: sort_key(change.path)):
+                yield Compared(view.root, change, view.live, view.merged)
 
 
 def _changed_since(change: Change, record: Record) -> bool:

@@ -60,7 +60,9 @@ VERBS: dict[str, dict[Exit, str]] = {
     },
     "confirm": {
         Exit.OK: "confirmed: the change stays",
-        Exit.NOT_STARTED: "the run does not wait for it",
+        Exit.ROLLED_BACK: "what was held could not be applied, or a unit failed then: rolled back and verified",
+        Exit.MANUAL: MEANING[Exit.MANUAL],
+        Exit.NOT_STARTED: "the run does not wait for it, or others changed the same files: nothing was changed",
     },
     "recover": {
         Exit.OK: "nothing is left unfinished",

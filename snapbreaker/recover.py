@@ -54,7 +54,7 @@ def rescue(store: Store, worker: int, narrator: Narrator) -> int:
         record = next((each for each in reversed(store.records()) if each.is_of(worker)), None)
         if record is None:
             return Exit.INTERNAL
-        if record.state in (State.COMMITTED, State.ROLLED_BACK, State.FAILED):
+        if record.state in (State.HELD, State.COMMITTED, State.ROLLED_BACK, State.FAILED):
             with suppress(SystemdError):  # `recover` tells
                 _settled(record)
             return settled_code(record)

@@ -16,11 +16,11 @@ from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import SETTLED, State
 from snapbreaker.collector import uncollected
 from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
+from snapbreaker.files.changetree import ChangeTree
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.restore import restore
 from snapbreaker.files.stage import Stage, attempts
 from snapbreaker.files.tree import Tree
-from snapbreaker.files.undo import UndoSet
 from snapbreaker.files.verify import Difference, verify
 from snapbreaker.files.watched import Watched
 from snapbreaker.foreign.watcher import Watcher
@@ -31,6 +31,7 @@ from snapbreaker.linux.process import boot_id
 from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes
+from snapbreaker.sandbox.sandbox import sandboxed
 from snapbreaker.system.rollback import SystemRollback
 from snapbreaker.trees import below, compared, live_tree, pending, source
 
@@ -55,7 +56,7 @@ def roll_back(
     begin(record, goal)
     _end_guards(record)
     outcome = Outcome(errors=list(errors))
-    system = SystemRollback.of(record, goal.undo, whole=not goal.paths)
+    system = SystemRollback.of(record, goal.undo and not goal.halted, whole=not goal.paths)
     outcome.system = system.outcome
     system.quiesce()
     try:
@@ -112,7 +113,13 @@ def _undo_mounts(record: Record, goal: Goal, outcome: Outcome) -> None:
     """What a halted run mounted goes. Of a run that ended long ago nobody knows who has mounted what since."""
     meta = record.meta
     volumes = [(volume.stored.volume, volume.stored.policy) for volume in meta.volumes]
-    if meta.kind == "run" and not goal.undo and not goal.paths and meta.boot == boot_id():
+    if (
+        meta.kind == "run"
+        and not sandboxed(record)
+        and not goal.undo
+        and not goal.paths
+        and meta.boot == boot_id()
+    ):
         undone = mounts.undo(volumes, meta.mounts)
         outcome.unmounted, outcome.missing_mounts = undone.unmounted, undone.missing
         extra, missing = undone.left, undone.taken_by_others
@@ -245,7 +252,7 @@ class _VolumeRollback:
         now = Watched(live, "verify", progress)
         parts = below(self._volume, self._goal.paths)
         if self._goal.undo:
-            assert isinstance(old, UndoSet)
+            assert isinstance(old, ChangeTree)
             return old.verify(now, parts)
         policy, proof = self._volume.stored.policy, self._volume.proof
         touched = self._mine.touched

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
 
-from snapbreaker.backend import Availability, Backend, Reason, Volume
+from snapbreaker.backend import Availability, Backend, Capability, Reason, Volume
 from snapbreaker.errors import CheckpointError, UsageError
 
 ENTRY_POINTS = "snapbreaker.backends"
 
 _BUILT_IN = {
     "btrfs": "snapbreaker_backends.btrfs:BtrfsBackend",
+    "overlay": "snapbreaker_backends.overlay:OverlayBackend",
     "filecopy": "snapbreaker_backends.filecopy:FilecopyBackend",
 }
 
@@ -57,10 +59,30 @@ def survey(volume: Volume) -> list[tuple[str, Availability]]:
     return [(name, availability) for _, name, availability in sorted(loaded, key=lambda one: one[:2])]
 
 
-def choose(volume: Volume, forced: str | None = None) -> tuple[Backend, tuple[str, ...]]:
+def first(answers: list[tuple[str, Availability]], sandbox: bool = False) -> str | None:
+    """Which of the answers of ``survey`` is the choice; with ``sandbox`` that may be one that needs one."""
+    for name, availability in answers:
+        if availability and (sandbox or Capability.SANDBOX not in load(name).capabilities):
+            return name
+    return None
+
+
+def choose_all(volumes: Sequence[Volume], forced: str | None = None, sandbox: bool = False) -> list[Backend]:
+    """A backend for each of ``volumes``. With ``sandbox`` it may be one that runs the command in one, if that can
+    serve all of them. Raises as ``choose``.
+    """
+    found = [choose(volume, forced, sandbox)[0] for volume in volumes]
+    apart = [Capability.SANDBOX in backend.capabilities for backend in found]
+    if forced is None and any(apart) and not all(apart):
+        return [choose(volume)[0] for volume in volumes]
+    return found
+
+
+def choose(volume: Volume, forced: str | None = None, sandbox: bool = False) -> tuple[Backend, tuple[str, ...]]:
     """The backend for ``volume`` and what is to be said of the choice: its notes, and why not a better one.
 
-    ``forced`` is the operator's own choice. Raises CheckpointError with every reason when none can serve.
+    ``forced`` is the operator's own choice. One that needs a sandbox is not chosen unasked, but with ``sandbox``.
+    Raises CheckpointError with every reason when none can serve.
     """
     if forced is not None:
         backend = load(forced)
@@ -69,9 +91,10 @@ def choose(volume: Volume, forced: str | None = None) -> tuple[Backend, tuple[st
             raise _refusal(volume, [(forced, availability)])
         return backend, availability.notes
     surveyed = survey(volume)
+    chosen = first(surveyed, sandbox)
     passed_over: list[str] = []
     for name, availability in surveyed:
-        if availability:
+        if name == chosen:
             return load(name), (*availability.notes, *passed_over)
         passed_over += [f"not {name}: {reason.text}" for reason in availability.reasons]
     raise _refusal(volume, surveyed)

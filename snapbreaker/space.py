@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn, Self
 
@@ -21,6 +21,9 @@ INODES = 1000  # likewise
 _PART, _SAFE = 8, 8
 _UNLIMITED = 1 << 62
 
+_Point = str | int
+"""A mount point, or an open directory of a filesystem that is seen nowhere."""
+
 
 class _Room(NamedTuple):
     """What anybody can still use: bytes and inodes."""
@@ -33,13 +36,17 @@ class SpaceWatch:
     """A process that looks at the free space of some volumes, since the monitor does nothing but watch.
 
     ``vaults`` are mount points, or any directories of filesystems, with the vaults there: what a guard has saved
-    in one has to be written once more to bring it back. Use it as a context manager around the run. ``exclude``
-    is told its pid: it is none of the command's.
+    in one has to be written once more to bring it back. ``uppers`` are open directories of filesystems that hold
+    what a command writes in a sandbox. Use it as a context manager around the run. ``exclude`` is told its pid: it
+    is none of the command's.
     """
 
-    def __init__(self, vaults: Mapping[str, Sequence[str]], exclude: Callable[[int], None]) -> None:
-        self._vaults = vaults
-        self._floors = {point: _floor(_free(point)) for point in vaults}
+    def __init__(
+        self, vaults: Mapping[str, Sequence[str]], exclude: Callable[[int], None], uppers: Collection[int] = ()
+    ) -> None:
+        self._vaults: dict[_Point, Sequence[str]] = dict(vaults.items())
+        self._vaults.update(dict.fromkeys(uppers, ()))
+        self._floors = {point: _floor(_free(point)) for point in self._vaults}
         self._exclude = exclude
         self._pid = self._fd = -1
 
@@ -58,6 +65,15 @@ class SpaceWatch:
         os.waitpid(self._pid, 0)
         os.close(self._fd)
 
+    def full(self) -> Issue | None:
+        """Whether a sandbox is full now: nobody may have looked in the moment when it became so."""
+        for point, floor in self._floors.items():
+            free = _free(point)
+            if isinstance(point, int) and (free.octets < floor.octets or free.inodes < floor.inodes):
+                reason = _told(point, free, floor.octets)
+                return Issue(IssueType.ERROR, reason, "space", time=time.time())
+        return None
+
     @property
     def watch_fds(self) -> dict[int, Callable[[], Issue]]:
         """What becomes readable when space runs out, or nobody looks any more."""
@@ -71,12 +87,12 @@ class SpaceWatch:
         return Issue(IssueType.ERROR, reason, "space", time=time.time())
 
 
-def _be_watch(floors: Mapping[str, _Room], vaults: Mapping[str, Sequence[str]], told: int) -> NoReturn:
+def _be_watch(floors: Mapping[_Point, _Room], vaults: Mapping[_Point, Sequence[str]], told: int) -> NoReturn:
     try:
         die_with_parent(signal.SIGKILL)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        close_all_but({told})
+        close_all_but({told, *(point for point in floors if isinstance(point, int))})
         lock_memory()
         while True:
             near = False
@@ -91,11 +107,13 @@ def _be_watch(floors: Mapping[str, _Room], vaults: Mapping[str, Sequence[str]], 
         os._exit(0)
 
 
-def _told(point: str, free: _Room, needed: int) -> str:
+def _told(point: _Point, free: _Room, needed: int) -> str:
     if free.octets < needed:
         left, least = f"{free.octets >> 20} MiB", f"{needed >> 20} MiB"
     else:
         left, least = f"{free.inodes} inodes", f"{INODES}"
+    if isinstance(point, int):
+        return f"the sandbox is full: only {left} are left; --upper-size N gives it more, --upper DIR a disk"
     return f"only {left} are left free on {point}: less than {least} would endanger the rollback"
 
 
@@ -113,7 +131,7 @@ def _floor(free: _Room) -> _Room:
     return _Room(min(FLOOR, free.octets // _PART), min(INODES, free.inodes // _PART))
 
 
-def _free(mountpoint: str) -> _Room:
+def _free(mountpoint: _Point) -> _Room:
     """Unlimited where it cannot be told; btrfs has no number of inodes."""
     try:
         facts = os.statvfs(mountpoint)

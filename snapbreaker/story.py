@@ -13,7 +13,7 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.commit import Committed
 from snapbreaker.dataclass import dataclass
 from snapbreaker.files.policy import PathClass
-from snapbreaker.issue import Issue
+from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux import systemd
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.monitor.watched import Watched
@@ -36,6 +36,7 @@ from snapbreaker.system.rollback import SystemOutcome
 
 ENDS = {
     State.COMMITTED: model.Outcome.COMMITTED,
+    State.HELD: model.Outcome.HELD,
     State.ROLLED_BACK: model.Outcome.ROLLED_BACK,
     State.READY: model.Outcome.ROLLED_BACK,
     State.REBOOT_PENDING: model.Outcome.REBOOT_PENDING,
@@ -57,6 +58,7 @@ class Story:
     outcome: Outcome | None = None
     earlier: dict[str, Any] = field(default_factory=dict)  # facts of a run that somebody else has to finish
     before_boot: Changes = field(default_factory=Changes)  # what the initramfs has put back
+    waiting: Changes = field(default_factory=Changes)  # what is held in a sandbox
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.time)
 
@@ -71,6 +73,20 @@ class Story:
             self.watched.freeze = tree.freeze()
             self.watched.kill = tree.kill()
         tree.remove()
+
+    def ended(self, tree: ProcessTree) -> Issue | None:
+        """What a command in a sandbox has left running ends with it, and is named. An issue if it does not end."""
+        kill = tree.kill()
+        if self.watched is None:
+            return None
+        if self.watched.left:
+            names = ", ".join(f"{comm} ({pid})" for pid, comm in self.watched.left)
+            self.warnings.append(f"ended with its sandbox: {names}")
+            self.watched.left = []
+        if not kill.survivors:
+            return None
+        pid, comm, _ = kill.survivors[0]
+        return Issue(IssueType.CHECK, f"process {pid} ({comm}) cannot be ended", "sandbox", time=time.time())
 
     def facts(self) -> dict[str, Any]:
         """What the state file keeps of a trip, so that whoever finishes the rollback can report it."""
@@ -168,7 +184,7 @@ class Story:
         if self.committed is not None:
             return self.committed.changes
         if self.outcome is None:
-            return None
+            return self.waiting if self.record.state is State.HELD else None
         whole = Changes()
         for changes in [self.before_boot, *(volume.changes for volume in self.outcome.volumes)]:
             whole.join(changes)

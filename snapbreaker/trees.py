@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Sequence
 from snapbreaker import paths, roots, selection
 from snapbreaker.checkpoint.record import VolumeRecord
 from snapbreaker.errors import RestoreError
+from snapbreaker.files.changetree import ChangeTree
 from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Change, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.narrowed import narrowed
 from snapbreaker.files.tree import Tree
-from snapbreaker.files.undo import UndoSet
 from snapbreaker.files.watched import Watched
 from snapbreaker.goal import Goal
 from snapbreaker.progress import Progress, silent
@@ -25,7 +25,7 @@ def pending(
     """What differs between the live tree and the goal."""
     now = live if progress is silent else Watched(live, "compare", progress)
     parts = below(volume, goal.paths)
-    if isinstance(old, UndoSet):
+    if isinstance(old, ChangeTree):
         for part in parts:
             yield from old.changes(now, part)
     else:
@@ -45,9 +45,8 @@ def compared(old: Tree, now: Tree, live: LiveTree, touched: Collection[bytes] = 
 def source(volume: VolumeRecord, undo: bool) -> Tree:
     """The files to go back to: the checkpoint's view, or the undo set. Raises RestoreError without its vault."""
     _refuse_without_vault(volume)
-    if undo:
-        return UndoSet.open(volume.stored.record, volume.stored.vault)
-    return selection.load(volume.backend).open(volume.stored)
+    backend = selection.load(volume.backend)
+    return backend.undo(volume.stored) if undo else backend.open(volume.stored)
 
 
 def live_tree(volume: VolumeRecord) -> LiveTree:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import field
 
 from snapbreaker import mounts, selection
-from snapbreaker.backend import Backend, Creation, Stored, Volume
+from snapbreaker.backend import Backend, Capability, Creation, Stored, Volume
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.lock import runtime_directory
@@ -25,6 +25,7 @@ from snapbreaker.guard.guards import Guards
 from snapbreaker.linux.process import boot_id
 from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.progress import Progress, silent
+from snapbreaker.sandbox.serves import serves
 from snapbreaker.system import holds, preflight
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import BEFORE, capture
@@ -69,7 +70,7 @@ def create(
     scope = covered(store, request.scope, request.keep, request.system)
     parts = Parts.of(scope)
     preflight.check(parts)
-    chosen = [(volume, selection.choose(volume, request.backend)[0]) for volume in scope.volumes]
+    chosen = list(zip(scope.volumes, _backends(request, scope), strict=True))
     record = store.new()
     try:
         record.begin(list(request.owners))
@@ -89,6 +90,14 @@ def create(
             discard(record, _volumes(chosen))
         raise _explained(error) from error
     return record
+
+
+def _backends(request: Request, scope: Scope) -> list[Backend]:
+    sandbox = request.kind == "run" and not request.system and serves(request.command)
+    chosen = selection.choose_all(scope.volumes, request.backend, sandbox)
+    if request.kind != "run" and any(Capability.SANDBOX in backend.capabilities for backend in chosen):
+        raise CheckpointError(f"{request.backend} tries a command: it records nothing by itself", "use `run`")
+    return chosen
 
 
 def covered(store: Store, scope: Sequence[str], keep: Sequence[str] = (), system: bool = False) -> Scope:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from snapbreaker import selection
 from snapbreaker.backend import Volume
@@ -15,6 +16,7 @@ from snapbreaker.files.stage import remove_attempts
 from snapbreaker.guard.guard import end as end_guard
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.systemd import SystemdError
+from snapbreaker.sandbox import disk, keeper
 from snapbreaker.system import holds
 
 NOT_A_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -40,12 +42,19 @@ def discard(
             _remove_displaced(volume, own)
             backend.discard(volume, own, str(record.path / "volumes" / str(volume.number)))
         vault.remove(volume, record.id)
+    _drop_sandbox(record)
     parent = os.open(record.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         remove_tree(parent, os.fsencode(record.path.name))
         os.fsync(parent)
     finally:
         os.close(parent)
+
+
+def _drop_sandbox(record: Record) -> None:
+    with suppress(CheckpointError):  # a damaged record notes nobody
+        keeper.kill(record.status.get("sandbox", {}))
+    disk.remove(record.path)
 
 
 def _put_timers_back(record: Record, whatever: bool) -> None:

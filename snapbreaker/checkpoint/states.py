@@ -11,6 +11,8 @@ class State(StrEnum):
     CREATING = "creating"
     READY = "ready"
     RUNNING = "running"
+    HELD = "held"  # the change waits in its sandbox
+    APPLYING = "applying"  # what was tried in a sandbox comes to the machine
     CHECKING = "checking"
     CONFIRMING = "confirming"
     COMMITTED = "committed"
@@ -25,7 +27,9 @@ class State(StrEnum):
 EDGES: dict[State, frozenset[State]] = {
     State.CREATING: frozenset({State.READY}),
     State.READY: frozenset({State.RUNNING, State.RESTORING}),
-    State.RUNNING: frozenset({State.CHECKING, State.COMMITTED, State.TRIPPED}),
+    State.RUNNING: frozenset({State.CHECKING, State.COMMITTED, State.TRIPPED, State.HELD, State.APPLYING}),
+    State.HELD: frozenset({State.APPLYING, State.TRIPPED, State.RESTORING}),
+    State.APPLYING: frozenset({State.CHECKING, State.COMMITTED, State.TRIPPED}),
     State.CHECKING: frozenset({State.CONFIRMING, State.COMMITTED, State.TRIPPED}),
     State.CONFIRMING: frozenset({State.COMMITTED, State.TRIPPED, State.RESTORING}),
     State.TRIPPED: frozenset({State.RESTORING}),
@@ -41,7 +45,9 @@ EDGES: dict[State, frozenset[State]] = {
 }
 
 # Where a checkpoint may rest. In any other state its owner is at work, or died and `recover` is needed.
-SETTLED = frozenset({State.READY, State.COMMITTED, State.ROLLED_BACK, State.FAILED, State.REBOOT_PENDING})
+SETTLED = frozenset(
+    {State.READY, State.HELD, State.COMMITTED, State.ROLLED_BACK, State.FAILED, State.REBOOT_PENDING}
+)
 
 # A checkpoint whose owner died in one of these was of no command's use yet.
 NEVER_STARTED = frozenset({State.CREATING, State.READY})

@@ -25,7 +25,7 @@ def doctor(settings: Settings, scope: tuple[str, ...], keep: tuple[str, ...], as
     found = covered(settings.store, scope or SYSTEM, keep, system=not scope)
     for volume in found.volumes:
         answers = selection.survey(volume)
-        chosen = next((name for name, availability in answers if availability), None)
+        chosen = selection.first(answers)
         if as_json:
             print_json(_as_dict(volume, chosen, answers))
             continue

@@ -113,6 +113,10 @@ def _redo(record: Record, narrator: Narrator) -> int:
 def _goal(record: Record, whole: bool, paths: tuple[str, ...]) -> Goal:
     """Where this checkpoint can go back to. Raises CheckpointError where it cannot."""
     state, by_hand = record.state, record.meta.kind == "manual"
+    if state is State.HELD and (paths or whole):
+        raise CheckpointError(f"checkpoint {record.id} is held: nothing of it is on the machine", "drop all of it")
+    if state is State.HELD:
+        return Goal()
     if record.owned() or record.unfinished():
         raise CheckpointError(
             f"checkpoint {record.id} is {state}", "wait for it to end, or run `snapbreaker recover`"

@@ -56,6 +56,12 @@ Examples:
 @click.option("--cwd", metavar="DIR", help="Run it in this directory.")
 @click.option("--env", multiple=True, metavar="K=V", help="Set this in its environment. May be given again.")
 @click.option("--grace", default=0.0, metavar="S", help="At a halt send TERM and wait S seconds before KILL.")
+@click.option("--hold", is_flag=True, help="Sandbox: leave the change there; confirm or rollback it later.")
+@click.option("--upper", metavar="DIR", help="Sandbox: keep what the command writes here, instead of in memory.")
+@click.option("--upper-size", metavar="N", help="Sandbox: memory for that.  [default: half of what is free]")
+@click.option(
+    "--share-socket", multiple=True, metavar="PATH", help="Sandbox: let it use this socket of the machine in /run."
+)
 @click.option("--note", default="", metavar="TEXT", help="Kept with the checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
 @click.option("--report", metavar="FILE", help="Write the report here too (.md, .json, .html, else text).")
@@ -97,7 +103,11 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         env=dict(_assignment(text) for text in options["env"]),
         note=options["note"],
         invocation=_invocation(command),
+        sandbox=_sandbox(options),
+        hold=options["hold"],
     )
+    if options["hold"] and (options["check"] or options["confirm"] is not None):
+        raise UsageError("--hold goes with neither --check nor --confirm: nothing is on the machine to be checked")
     store = settings.store
     narrator = narrator_for(options["as_json"], settings.verbosity)
 
@@ -116,6 +126,24 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
     if options["report"] and (record := _newest(store)) != newest and record:
         _write_report(record, options["report"])
     return code
+
+
+def _sandbox(options: Any) -> Any:
+    from snapbreaker.sandbox.sandbox import Options
+    from snapbreaker.sandbox.size import parse
+
+    return Options(
+        upper=options["upper"] or "",
+        size=parse(options["upper_size"]) if options["upper_size"] else 0,
+        sockets=[_socket(path) for path in options["share_socket"]],
+    )
+
+
+def _socket(path: str) -> str:
+    place = os.path.realpath(path)
+    if not (place.startswith("/run/") and os.path.lexists(place)):
+        raise UsageError(f"--share-socket {path} is nothing in /run", "all that lies elsewhere is shared anyway")
+    return place
 
 
 def _seconds(value: float) -> float:

@@ -58,8 +58,9 @@ class ChangeTree(Tree):
 
     def details(self, entry: Entry) -> Details:
         record = self._by_path.get(entry.path)
-        if record is not None:
-            return record.details
+        return self._live_details(entry) if record is None else record.details
+
+    def _live_details(self, entry: Entry) -> Details:
         now = self._live_entry(entry.path)
         if now is None or self._live is None:
             raise failure("lookup", entry.path, errno.ENOENT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from snapbreaker.dataclass import dataclass
@@ -66,11 +66,13 @@ def restore(
     progress: Progress = silent,
     *,
     make_room: bool = False,
+    last_look: Callable[[], None] | None = None,
 ) -> Restored:
     """Make each path of ``changes``, a fresh comparison of ``live`` with ``old``, what it is in ``old``.
 
     With ``make_room`` files that the run added are deleted, largest first, where the filesystem is too full to
-    stage what must come back. Closes ``stage``. System calls only.
+    stage what must come back. With ``last_look`` nothing is done unless everything could be staged; it is called
+    then, and may refuse by a RestoreError. Closes ``stage``. System calls only.
 
     Raises RestoreError when nothing could be done, in which case nothing was changed (files deleted by
     ``make_room`` apart). A path that fails is listed in the result, and the others go on.
@@ -81,7 +83,7 @@ def restore(
     try:
         room.make(stage.open)
         stage.clean(live.root_fd)
-        return _restore(old, live, stage, plan, room, progress)
+        return _restore(old, live, stage, plan, room, progress, last_look)
     except OSError as error:
         what = os.fsdecode(error.filename) if error.filename else "a system call"
         raise RestoreError(
@@ -93,12 +95,23 @@ def restore(
         live.forget()
 
 
-def _restore(old: Tree, live: LiveTree, stage: Stage, plan: Plan, room: Room, progress: Progress) -> Restored:
+def _restore(
+    old: Tree,
+    live: LiveTree,
+    stage: Stage,
+    plan: Plan,
+    room: Room,
+    progress: Progress,
+    last_look: Callable[[], None] | None,
+) -> Restored:
     locks = Locks(live, stage)
     staging = Staging(old, live, stage, plan, locks, room)
     try:
         staging.run(progress)
         room.make(changeset.write, stage.fd, PLAN, list(_inverse(plan, _around(plan, staging.parents, live), old)))
+        if last_look is not None:
+            _refuse_unless_whole(plan)
+            last_look()
         room.make(stage.note_staged, staging.staged())
     except (OSError, RestoreError):
         staging.give_up()
@@ -113,6 +126,12 @@ def _restore(old: Tree, live: LiveTree, stage: Stage, plan: Plan, room: Room, pr
     with suppress(OSError):  # what this leaves behind goes with the next attempt
         stage.seal()
     return _result(stage, plan, staging, room)
+
+
+def _refuse_unless_whole(plan: Plan) -> None:
+    failures = {**plan.failures, **{step.path: step.failure for step in plan.steps if step.failure}}
+    for path, text in failures.items():
+        raise RestoreError(f"{os.fsdecode(path)} {text}")
 
 
 def _result(stage: Stage, plan: Plan, staging: Staging, room: Room) -> Restored:

@@ -88,7 +88,9 @@ class Monitor:
         try:
             with self._signals as signals:
                 self.watched.started = time.time()
-                self._pid = spawn(command, self._channel.stdio, self.tree, self._on_started, signals.ignored)
+                self._pid = spawn(
+                    command, self._channel.stdio, self.tree, self._on_started, signals.ignored, self.spec.enter
+                )
                 self._channel.started()
                 self._channel.attach()
                 with urgent() as self.watched.priority:

@@ -23,7 +23,7 @@ from snapbreaker.linux.fork import fork_into
 from snapbreaker.monitor.process_tree import MARKER, ProcessTree
 
 _FAILURE = struct.Struct("=ci")  # stage, errno
-_ENTERED, _CGROUP, _CHDIR, _EXEC = b"+", b"g", b"d", b"x"
+_ENTERED, _CGROUP, _NAMESPACE, _CHDIR, _EXEC = b"+", b"g", b"n", b"d", b"x"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Python ignores these from its start; the command expects the default.
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -124,8 +124,10 @@ def spawn(
     tree: ProcessTree,
     before_exec: Callable[[int], None],
     ignored: frozenset[int] = frozenset(),
+    enter: Callable[[], None] | None = None,
 ) -> int:
     """Start the command inside ``tree``; its pid. It executes nothing before ``before_exec(pid)`` has returned.
+    ``enter`` is called by its process before it looks at any file.
 
     It keeps umask, limits and descriptors that our caller has passed on to us, and gets default signal
     dispositions but for ``ignored`` (those that we were started with ignored, as by nohup). There must be no other
@@ -134,7 +136,7 @@ def spawn(
     env = dict(command.env) | {MARKER: tree.run_id}
     report_read, report = os.pipe()
     go, go_write = os.pipe()
-    procs = enter = tree.cgroup.open_procs() if tree.cgroup else -1
+    procs = procs_of = tree.cgroup.open_procs() if tree.cgroup else -1
     ours = _private_descriptors()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -142,9 +144,9 @@ def spawn(
         if pid is None:
             pid = os.fork()
         else:
-            enter = -1
+            procs_of = -1
         if pid == 0:
-            _become(command, env, stdio, _Child(report, go, enter, ours, ignored))
+            _become(command, env, stdio, _Child(report, go, procs_of, ours, ignored, enter))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for fd in (report, go, procs):
@@ -178,6 +180,7 @@ class _Child:
     procs: int  # written to by a child that is not in its cgroup yet, else -1
     ours: tuple[int, ...]
     ignored: frozenset[int]
+    enter: Callable[[], None] | None
 
 
 def _private_descriptors() -> tuple[int, ...]:
@@ -197,6 +200,9 @@ def _become(command: Command, env: dict[str, str], stdio: Stdio, child: _Child) 
         signal.set_wakeup_fd(-1)
         if child.procs >= 0:
             os.write(child.procs, b"0")
+        stage = _NAMESPACE
+        if child.enter is not None:
+            child.enter()
         _take_descriptors(stdio, child)
         stage = _CHDIR
         os.chdir(command.cwd)
@@ -250,6 +256,8 @@ def _failure(command: Command, stage: bytes, number: int) -> SnapbreakerError:
     name, text = command.argv[0], os.strerror(number)
     if stage == _CGROUP:
         return CheckpointError(f"{name} was not run: it cannot be put into the run's cgroup: {text}")
+    if stage == _NAMESPACE:
+        return CheckpointError(f"{name} was not run: it cannot enter its sandbox: {text}")
     if stage == _CHDIR:
         return CommandNotExecutable(f"{name}: cannot be started in {command.cwd}: {text}")
     if number == errno.ENOENT and not os.path.lexists(os.path.join(command.cwd, command.path)):

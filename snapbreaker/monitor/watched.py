@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Protocol
 
@@ -26,6 +26,7 @@ class RunSpec:
     ``idle`` None or 0: silence is no issue. ``timeout``: of the whole run. While the operator has it stopped,
     neither clock runs. ``grace``: after the freeze, how long SIGTERM may work before SIGKILL.
     ``observe``: record issues, halt nothing. ``ignore_hangup``: SIGHUP (a lost terminal) is no issue.
+    ``enter`` is called by the process that will be the command, to join namespaces; it may raise OSError.
     """
 
     argv: Sequence[str]
@@ -37,6 +38,7 @@ class RunSpec:
     grace: float = 0.0
     observe: bool = False
     ignore_hangup: bool = False
+    enter: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ class Outcome(StrEnum):
 
     SUCCESS = "success"  # nothing tripped; the change stays and there was nothing to commit
     COMMITTED = "committed"  # nothing tripped; the change stays and has an undo set
+    HELD = "held"  # nothing tripped; the change waits in its sandbox, and the machine is as it was
     OBSERVED = "observed"  # --observe: issues are listed, nothing was halted
     ROLLED_BACK = "rolled-back"  # restored and verified
     FAILED = "failed"  # restored with differences, or not restored: manual intervention
@@ -40,6 +41,7 @@ class CheckpointStatus(StrEnum):
     FAILED = "Rollback failed - manual intervention required"
     PENDING = "Rollback prepared - takes effect at reboot"
     NOT_NEEDED = "Not needed: the command ended without an issue, and the change stays"
+    HELD = "Not needed: the change waits in its sandbox, and the machine is as it was"
     OBSERVED = "Not needed: only observed, nothing was halted and the change stays"
     NONE = "Not needed: the command was not started, and nothing was changed"
 
@@ -255,6 +257,11 @@ class Report:
         return self.outcome in (Outcome.SUCCESS, Outcome.COMMITTED, Outcome.OBSERVED)
 
     @property
+    def ended_well(self) -> bool:
+        """Whether nothing tripped: the change is on the machine, or waits."""
+        return self.kept_change or self.outcome is Outcome.HELD
+
+    @property
     def seconds(self) -> float:
         return max(0.0, self.ended - self.started)
 
@@ -289,6 +296,7 @@ class Report:
 STATUS = {
     Outcome.SUCCESS: CheckpointStatus.NOT_NEEDED,
     Outcome.COMMITTED: CheckpointStatus.NOT_NEEDED,
+    Outcome.HELD: CheckpointStatus.HELD,
     Outcome.OBSERVED: CheckpointStatus.OBSERVED,
     Outcome.FAILED: CheckpointStatus.FAILED,
     Outcome.REBOOT_PENDING: CheckpointStatus.PENDING,

@@ -25,7 +25,7 @@ def verdict(report: Report) -> str:
         return f"The machine was compared with the checkpoint, and nothing differs{but}."
     if found:
         return f"NOT as it was at the checkpoint: {count_text(found, 'problem')}, listed below."
-    if report.outcome is Outcome.NOT_STARTED:
+    if report.outcome in (Outcome.NOT_STARTED, Outcome.HELD):
         return "Nothing was compared: nothing was changed."
     if report.kept_change:
         return "Nothing was compared: the change stays."
@@ -47,6 +47,8 @@ def headline(report: Report) -> str:
             return _cause(report) + "rolled back at the next reboot"
         case CheckpointStatus.NONE:
             return "not started, nothing was changed"
+        case CheckpointStatus.HELD:
+            return "held in its sandbox, the machine is as it was"
         case CheckpointStatus.OBSERVED:
             return f"observed, {count_text(len(report.issues), 'issue')}, nothing was halted"
     return "committed" if report.outcome is Outcome.COMMITTED else "success"

@@ -105,7 +105,7 @@ def _analysis(section: Section, report: Report) -> None:
         section.show("\n".join(lines), marked=marked)
     _other_issues(section, report)
     if report.changes is not None:
-        _changed(section, report.changes)
+        _changed(section, report.changes, report.outcome is Outcome.HELD)
 
 
 def _no_issue(report: Report) -> Words:
@@ -114,7 +114,7 @@ def _no_issue(report: Report) -> Words:
             line_text(report.error) or "Refused beforehand.",
             *((" ", line_text(report.hint)) if report.hint else ()),
         )
-    if report.kept_change:
+    if report.ended_well:
         lines = sum(report.lines.values())
         return (f"{count_text(lines, 'line')} of output, none of them an issue.",)
     return (
@@ -127,7 +127,7 @@ def _other_issues(section: Section, report: Report) -> None:
     issues = [issue for issue in report.issues if issue != report.issue]
     if not issues:
         return
-    what = "that would have tripped the breaker" if report.kept_change else "more, found meanwhile"
+    what = "that would have tripped the breaker" if report.ended_well else "more, found meanwhile"
     section.say(f"{count_text(len(issues), 'issue')} {what}:")
     for issue in issues[:NOTES_SHOWN]:
         section.say(
@@ -141,14 +141,18 @@ def _other_issues(section: Section, report: Report) -> None:
     _and_more(section, len(issues) - NOTES_SHOWN)
 
 
-def _changed(section: Section, changes: Changes) -> None:
-    section.say(f"The command had changed: {changes_line(changes)}.")
+def _changed(section: Section, changes: Changes, waits: bool) -> None:
+    section.say(f"The command {'changed' if waits else 'had changed'}: {changes_line(changes)}.")
     rows: list[Words] = [(Mono(path_text(p.path)), " (" + ", ".join(p.aspects) + ")") for p in changes.sample]
     section.items(rows[:SAMPLE_SHOWN])
     _and_more(section, changes.total - min(len(rows), SAMPLE_SHOWN))
 
 
 def _plan(section: Section, report: Report) -> None:
+    if report.outcome is Outcome.HELD:
+        keep, drop = (plan.own_command(report, verb, report.id) for verb in ("confirm", "rollback"))
+        section.say("Keep it: ", Mono(keep), "; drop it: ", Mono(drop), label="Plan")
+        return
     if report.kept_change:
         undo = plan.own_command(report, "rollback", report.id)
         if report.outcome is Outcome.COMMITTED:

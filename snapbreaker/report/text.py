@@ -85,7 +85,7 @@ def block(report: Report, width: int = WIDTH) -> Block:
         _alarm(content)
     if report.outcome is Outcome.NOT_STARTED:
         _not_started(content, report)
-    elif report.kept_change:
+    elif report.ended_well:
         _kept(content, report)
     else:
         _halted(content, report)
@@ -146,6 +146,10 @@ def _kept(content: Block, report: Report) -> None:
     _warnings(content, report)
     if report.outcome is Outcome.COMMITTED:
         content.command(plan.own_command(report, "rollback", report.id), "Undo")
+    if report.outcome is Outcome.HELD:
+        content.command(plan.own_command(report, "checkpoint", "diff", report.id), "Look")
+        content.command(plan.own_command(report, "confirm", report.id), "Keep")
+        content.command(plan.own_command(report, "rollback", report.id), "Drop")
 
 
 def _halted(content: Block, report: Report) -> None:

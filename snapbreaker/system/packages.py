@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
-from snapbreaker.linux.locks import is_locked
+from snapbreaker.linux.locks import holder_text, is_locked
 
 DATABASE = "/var/lib/dpkg"
 STATUS = DATABASE + "/status"
@@ -85,6 +85,17 @@ def held_locks() -> list[str]:
     return [path for path in LOCKS if _locked(path)]
 
 
+def _holder(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return "somebody"
+    try:
+        return holder_text(fd)
+    finally:
+        os.close(fd)
+
+
 def _locked(path: str) -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -99,7 +110,10 @@ def _locked(path: str) -> bool:
 def refuse_unsound() -> None:
     """Raise CheckpointError where dpkg is at work, or has not finished something."""
     if locked := held_locks():
-        raise CheckpointError(f"a package manager is at work: {locked[0]} is locked", "wait until it has ended")
+        who = _holder(locked[0])
+        raise CheckpointError(
+            f"a package manager is at work: {locked[0]} is locked by {who}", "wait until it has ended"
+        )
     if bad := unsound(read()):
         names = ", ".join(f"{package.name} ({package.state})" for package in bad[:5])
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""

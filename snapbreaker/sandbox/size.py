@@ -1,0 +1,34 @@
+"""How much a sandbox in memory may hold."""
+
+from __future__ import annotations
+
+from snapbreaker.errors import UsageError
+
+SMALLEST = 64 << 20
+_LARGEST = 8 << 30
+_PART = 2  # of what is available
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def available() -> int:
+    """Octets of memory that can be had without swapping: MemAvailable of proc_meminfo(5)."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def usual() -> int:
+    """A part of that, and not without end."""
+    return min(available() // _PART, _LARGEST)
+
+
+def parse(text: str) -> int:
+    """``512M`` in octets. Raises UsageError."""
+    number, unit = text.upper().removesuffix("IB").removesuffix("B"), ""
+    if number and number[-1] in _UNITS:
+        number, unit = number[:-1], number[-1]
+    if not number.isascii() or not number.isdecimal() or int(number) * _UNITS[unit] < 1 << 20:
+        raise UsageError(f"--upper-size {text} is no size from 1M on", "512M, or 4G")
+    return int(number) * _UNITS[unit]

@@ -1,0 +1,98 @@
+"""The overlay backend: what a command did in its sandbox is what the machine gets, or nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from snapbreaker.commit import Committed
+from snapbreaker.sandbox.sandbox import Options
+from tests import comparer
+from tests.fs.conftest import MakeFilesystem
+from tests.fs.ground import Ground
+from tests.fs.sandboxed import Sandboxed, possible
+from tests.lab import hostile, inodes
+from tests.lab.loopfs import LoopFilesystem
+
+
+def ctimes(root: Path) -> dict[tuple[int, str], tuple[int, int]]:
+    """Inode and ctime of all below ``root``, by the inode of the directory and the name."""
+    found = {}
+    for _, names, files, fd in os.fwalk(root):
+        for name in names + files:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            found[os.fstat(fd).st_ino, name] = status.st_ino, status.st_ctime_ns
+    return found
+
+
+def settled() -> None:
+    """What was just written is old enough to be told from what is written next."""
+    time.sleep(0.02)
+
+
+def visible(differences: list[str]) -> list[str]:
+    """Without what an overlay does not show: that a directory is a subvolume, and flags that are not copied up."""
+    return [
+        line
+        for line in differences
+        if not (line.endswith("subvolume '' -> 'rw'") or ": flags 0x0 ->" in line or ": project 0 ->" in line)
+    ]
+
+
+def check(root: Path, home: Path, change: Callable[[], None], options: Options | None = None) -> None:
+    """Halted there is no trace; committed there is what the command saw; undone what was before, redone again."""
+    before = comparer.snapshot(root)
+    settled()
+    run = Sandboxed(root, home / "1", options)
+    run.begin()
+    untouched = ctimes(root)
+    run.inside(change)
+    assert run.halt().verified
+    assert ctimes(root) == untouched
+    run.discard()
+
+    run = Sandboxed(root, home / "2", options)
+    run.begin()
+    after = run.inside(change)
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+    done = run.commit()
+    assert isinstance(done, Committed), done
+    run.close()
+    assert visible(comparer.differences(after, comparer.snapshot(root))) == []
+    assert run.undo().verified
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+    assert run.redo().verified
+    assert visible(comparer.differences(after, comparer.snapshot(root))) == []
+    assert run.undo().verified
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+    run.discard()
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+
+
+def test_every_kind_of_change(filesystem: LoopFilesystem, tmp_path: Path) -> None:
+    ground = Ground(filesystem, tmp_path)
+    for path in (ground.root / "locked", ground.root / "locked/fixed"):
+        inodes.remove_flags(path, inodes.IMMUTABLE)
+    check(ground.root, tmp_path, possible(ground.change))
+
+
+@pytest.mark.parametrize("fstype", ["ext4", "xfs"])
+def test_hostile(make_filesystem: MakeFilesystem, tmp_path: Path, fstype: str) -> None:
+    filesystem = make_filesystem(fstype)
+    root = filesystem.path / "root"
+    hostile.seed(root)
+    disk = filesystem.path / "disk"
+    disk.mkdir()
+    check(root, tmp_path, possible(lambda: hostile.mutate(root), flags=True), Options(upper=str(disk)))
+
+
+def test_on_a_disk(filesystem: LoopFilesystem, tmp_path: Path) -> None:
+    ground = Ground(filesystem, tmp_path)
+    disk = filesystem.path / "disk"
+    disk.mkdir()
+    check(ground.root, tmp_path, possible(ground.change, flags=True), Options(upper=str(disk)))
+    assert list(disk.iterdir()) == []
