@@ -217,6 +217,7 @@ def _watch(
 def _ended_inside(sandbox: Sandbox, issue: Issue | None, story: Story, tree: ProcessTree) -> Issue | None:
     """The command has ended, and whatever it has left running ends with its sandbox."""
     late = story.ended(tree) if issue is None else None
+    story.warnings += [f"{path} was shared: what was asked of whom it belongs to stays" for path in sandbox.shared]
     sandbox.leave()
     return issue or late
 

@@ -76,7 +76,9 @@ def roll_back(
     system.reconcile({path for each in outcome.volumes for path in each.files})
     record.pass_through(State.VERIFYING)
     system.verify()
-    if bystanders.reason:
+    if sandboxed(record) and not goal.undo:
+        outcome.notes.append("the command's files went with its sandbox: those of the machine were not compared")
+    if bystanders.reason and not sandboxed(record):
         outcome.notes.append(f"what others wrote during the run is not told apart: {bystanders.reason}")
     rest(record, goal.rest, outcome)
     return outcome

@@ -55,8 +55,9 @@ def drop(record: Record) -> None:
 class Sandbox:
     """Made by ``of``; ``close`` throws away what the command did, unless it was applied."""
 
-    def __init__(self, namespace: Namespace, locks: Locks) -> None:
+    def __init__(self, namespace: Namespace, locks: Locks, shared: Sequence[str]) -> None:
         self._namespace, self._locks = namespace, locks
+        self.shared = shared  # sockets of the machine that the command could use
 
     @classmethod
     def of(cls, record: Record, options: Options) -> Sandbox | None:
@@ -84,7 +85,7 @@ class Sandbox:
         except BaseException:
             locks.close()
             raise
-        return cls(namespace, locks)
+        return cls(namespace, locks, options.sockets)
 
     @property
     def uppers(self) -> Uppers:

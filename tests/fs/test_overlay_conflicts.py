@@ -1,0 +1,139 @@
+"""Others change files under a sandbox: a conflict where the command changed them too, before anything is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from snapbreaker.commit import Committed
+from snapbreaker.files.proof import Proof
+from snapbreaker.issue import Issue
+from tests import comparer
+from tests.fs.sandboxed import Sandboxed
+from tests.lab.loopfs import LoopFilesystem
+
+Change = Callable[[Path], object]
+
+
+def seed(root: Path) -> None:
+    for name in ("changed", "removed", "renamed-over", "tree/deep/file", "directory/one", "calm"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"before: {name}")
+    time.sleep(0.02)
+
+
+def change(root: Path) -> None:
+    with open(root / "changed", "a") as file:
+        file.write("and more")
+    (root / "removed").unlink()
+    (root / "new").write_text("renamed over it")
+    (root / "new").rename(root / "renamed-over")
+    shutil.rmtree(root / "tree")
+    (root / "directory/one").write_text("ours")
+    (root / "added").write_text("ours")
+
+
+def renamed_to(name: str) -> Change:
+    """A file that is older than the sandbox gets the name."""
+    return lambda root: (root / "calm").rename(root / name)
+
+
+CONFLICTS: dict[str, Change] = {
+    "changed": lambda root: (root / "changed").write_text("theirs"),
+    "removed": lambda root: (root / "removed").unlink(),
+    "renamed-over": lambda root: (root / "renamed-over").chmod(0o600),
+    "tree/deep/file": lambda root: (root / "tree/deep/file").write_text("theirs"),
+    "tree/deep": lambda root: (root / "tree/deep/new").write_text("theirs"),
+    "added": lambda root: (root / "added").write_text("theirs"),
+    "directory": lambda root: (root / "directory").chmod(0o700),
+    "directory/one": lambda root: os.setxattr(root / "directory/one", "user.x", b"theirs"),
+}
+OLD_FILES = {"changed": renamed_to("changed"), "added": renamed_to("added")}
+PEACEFUL: dict[str, Change] = {
+    "a name beside": lambda root: (root / "directory/two").write_text("theirs"),
+    "another file": lambda root: (root / "calm").write_text("theirs"),
+    "nothing": lambda root: None,
+}
+
+
+@pytest.fixture
+def run(filesystem: LoopFilesystem, tmp_path: Path) -> Sandboxed:
+    root = filesystem.path / "scope"
+    seed(root)
+    run = Sandboxed(root, tmp_path)
+    run.begin()
+    run.inside(lambda: change(root))
+    return run
+
+
+def refused(run: Sandboxed, path: str) -> None:
+    theirs = comparer.snapshot(run.root)
+    how = run.commit()
+    assert isinstance(how, Issue)
+    assert how.rule == "conflict"
+    assert f"{run.root}/{path}" in how.reason
+    assert comparer.differences(theirs, comparer.snapshot(run.root)) == []
+    assert run.halt().verified
+    assert comparer.differences(theirs, comparer.snapshot(run.root)) == []
+    run.discard()
+
+
+@pytest.mark.parametrize("path", CONFLICTS)
+def test_conflict(run: Sandboxed, path: str) -> None:
+    CONFLICTS[path](run.root)
+    refused(run, path)
+
+
+@pytest.mark.parametrize("path", OLD_FILES)
+def test_an_old_file_came_there(run: Sandboxed, path: str) -> None:
+    OLD_FILES[path](run.root)
+    refused(run, path)
+
+
+def test_the_clock_was_set(run: Sandboxed) -> None:
+    """Nobody knows then what is older than the sandbox."""
+    run.made.meta.volumes[:] = [replace(volume, proof=Proof.none()) for volume in run.made.meta.volumes]
+    refused(run, "changed")
+
+
+@pytest.mark.parametrize("name", PEACEFUL)
+def test_no_conflict(run: Sandboxed, name: str) -> None:
+    PEACEFUL[name](run.root)
+    theirs = comparer.snapshot(run.root)
+    assert isinstance(run.commit(), Committed)
+    run.close()
+    assert (run.root / "added").read_text() == "ours"
+    assert not (run.root / "tree").exists()
+    assert run.undo().verified
+    now = comparer.snapshot(run.root)
+    assert [line for line in comparer.differences(theirs, now) if "mtime_ns" not in line] == []
+    run.discard()
+
+
+def test_others_come_while_it_is_staged(run: Sandboxed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look is after everything was staged, and right before the first path changes."""
+    from snapbreaker.files import staging
+
+    whole = staging.Staging.run
+
+    def slow(self: staging.Staging, *args: object) -> None:
+        whole(self, *args)  # type: ignore[arg-type]
+        (run.root / "changed").write_text("theirs")
+
+    monkeypatch.setattr(staging.Staging, "run", slow)
+    how = run.commit()
+    monkeypatch.undo()
+    assert isinstance(how, Issue)
+    assert how.rule == "conflict"
+    assert (run.root / "changed").read_text() == "theirs"
+    assert (run.root / "removed").exists()
+    assert run.halt().verified
+    assert (run.root / "changed").read_text() == "theirs"
+    run.discard()
