@@ -30,6 +30,7 @@ class VolumeOutcome:
     touched: set[bytes] = field(default_factory=set)  # every path that was put back
     files: set[str] = field(default_factory=set)  # those that are no directories, absolute
     foreign: list[tuple[str, str]] = field(default_factory=list)  # what others had changed, and what became of it
+    untouched: bool = False  # what the command did never came to the volume: there was nothing to compare
     compared: bool = False
     verify_seconds: float = 0.0
 

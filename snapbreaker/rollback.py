@@ -31,7 +31,7 @@ from snapbreaker.linux.process import boot_id
 from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes
-from snapbreaker.sandbox.sandbox import sandboxed
+from snapbreaker.sandbox.sandbox import is_sandboxed, sandboxed
 from snapbreaker.system.rollback import SystemRollback
 from snapbreaker.trees import below, compared, live_tree, pending, source
 
@@ -66,7 +66,7 @@ def roll_back(
     bystanders = Bystanders(record, goal.undo, watcher)
     for volume in record.meta.volumes:
         vault.unreserve(volume.stored.vault)
-        mine = VolumeOutcome(volume.stored.volume.root)
+        mine = VolumeOutcome(volume.stored.volume.root, untouched=is_sandboxed(volume) and not goal.undo)
         outcome.volumes.append(mine)
         try:
             _bring_root_back(volume, goal, outcome)
@@ -76,8 +76,6 @@ def roll_back(
     system.reconcile({path for each in outcome.volumes for path in each.files})
     record.pass_through(State.VERIFYING)
     system.verify()
-    if sandboxed(record) and not goal.undo:
-        outcome.notes.append("the command's files went with its sandbox: those of the machine were not compared")
     if bystanders.reason and not sandboxed(record):
         outcome.notes.append(f"what others wrote during the run is not told apart: {bystanders.reason}")
     rest(record, goal.rest, outcome)

@@ -214,6 +214,8 @@ class Story:
             verified = back.started + back.restore_seconds
             whole = all(volume.compared for volume in back.volumes)
             compared = "everything compared again" if whole else "not everything could be compared"
+            if all(volume.untouched for volume in back.volumes):
+                compared = "what the command did was in its sandbox only"
             phases.append(Phase("verify", verified, verifying, compared))
             phases += _system_phases(back.system, verified + verifying)
         return phases
@@ -230,7 +232,8 @@ def _put_back(outcome: Outcome) -> str:
 def _tell_rollback(report: Report, outcome: Outcome) -> None:
     for volume in outcome.volumes:
         if volume.compared:
-            report.compared.append(Comparison(f"files below {volume.root}", 0, volume.verify_seconds))
+            why = " (none was touched: it was in a sandbox)" if volume.untouched else ""
+            report.compared.append(Comparison(f"files below {volume.root}{why}", 0, volume.verify_seconds))
         report.differences += [
             PathNote(model.absolute(volume.root, found.path), found.text) for found in volume.differences
         ]

@@ -12,6 +12,7 @@ from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.policy import Policy
 from snapbreaker.linux.mountinfo import read_mounts
+from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.sandbox import disk, keeper, size
 from snapbreaker.sandbox.locks import Locks
 from snapbreaker.sandbox.namespace import Blueprint, Namespace, make
@@ -35,6 +36,15 @@ class Options:
 
 def is_sandboxed(volume: VolumeRecord) -> bool:
     return Capability.SANDBOX in selection.load(volume.backend).capabilities
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Whatever fails in the middle means that there is no sandbox, and nothing is run."""
+    if isinstance(error, OSError):
+        return CheckpointError(f"the sandbox could not be made: {error.strerror}: {error.filename}")
+    if isinstance(error, SystemdError):
+        return CheckpointError(error.message, error.hint)
+    return error
 
 
 def boxed_volumes(record: Record) -> list[tuple[Volume, Policy]]:
@@ -79,12 +89,9 @@ class Sandbox:
                 os.mkdir(base, 0o700)
             bindings = [(path, path) for path in options.sockets] + held_back(record)
             namespace = make(Blueprint(base, octets, where, bindings))
-        except OSError as error:
+        except BaseException as error:
             locks.close()
-            raise CheckpointError(f"the sandbox could not be made: {error.strerror}: {error.filename}") from error
-        except BaseException:
-            locks.close()
-            raise
+            raise _explained(error) from error
         return cls(namespace, locks, options.sockets)
 
     @property

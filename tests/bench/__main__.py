@@ -9,7 +9,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from snapbreaker.linux.process import become_subreaper
-from tests.bench import checkpoint, foreign, guard, halt, memory, overhead, rollback
+from tests.bench import checkpoint, foreign, guard, halt, memory, overhead, overlay, rollback
 from tests.lab import sessions
 
 PLACES = {"memory": Path("/dev/shm"), "disk": Path("/var/tmp")}
@@ -20,6 +20,7 @@ BENCHES = {
     "guard": guard,
     "memory": memory,
     "overhead": overhead,
+    "overlay": overlay,
     "halt": halt,
     "foreign": foreign,
 }

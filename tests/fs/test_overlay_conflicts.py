@@ -1,4 +1,4 @@
-"""Others change files under a sandbox: a conflict where the command changed them too, before anything is touched."""
+"""Others change files under a sandbox: a conflict where the command changed them too, before any is touched."""
 
 from __future__ import annotations
 

@@ -90,14 +90,15 @@ def newest_state(tool: Tool) -> str:
 class Deployment:
     """Runs of the same command on the same tree, each killed at some moment and judged."""
 
-    def __init__(self, tool: Tool, root: Path, dice: random.Random) -> None:
-        self.tool, self.root, self.dice = tool, root, dice
+    def __init__(self, tool: Tool, root: Path, dice: random.Random, *options: str) -> None:
+        self.tool, self.root, self.dice, self.options = tool, root, dice, options
         self.before = seed(root)
         self.saved = tool.home / "after"
         self.env = {"SAVE": f"{sys.executable} {comparer.__file__} save . {self.saved}"}
         self.seen: set[str] = set()
         began = time.monotonic()
-        assert tool.run(root, *self._command("ERROR: it failed"), env=self.env).status == 1
+        tripped = tool.run(root, *self._command("ERROR: it failed"), options=options, env=self.env)
+        assert tripped.status == 1
         self.seconds = time.monotonic() - began
 
     def _command(self, line: str) -> list[str]:
@@ -105,7 +106,8 @@ class Deployment:
 
     def killed(self, line: str, chosen: Callable[[int], list[int]]) -> bool:
         """Whether it was still at work at a moment between its first and its last."""
-        process = self.tool.start("run", "--scope", self.root, "--", *self._command(line), env=self.env)
+        arguments = ("run", *self.options, "--scope", self.root, "--", *self._command(line))
+        process = self.tool.start(*arguments, env=self.env)
         time.sleep(self.dice.uniform(0.2, 1.0) * self.seconds)
         at_work = process.poll() is None
         if at_work:
@@ -176,6 +178,18 @@ def test_never_a_mixture(make_filesystem: MakeFilesystem, tool: Tool, fstype: st
         deployment.judge(told, fstype == "ext4" and (chosen is everything or cut_off))
     assert "rolled-back" in deployment.seen
     print(f"{kills} kills; then {deployment.seen}")
+
+
+def test_in_a_sandbox(ext4: LoopFilesystem, tool: Tool) -> None:
+    """Before, while and after its change is applied."""
+    deployment = Deployment(tool, ext4.path / "scope", soak.dice(20261125), "--backend", "overlay")
+    kills = 0
+    while kills < soak.times(KILLS):
+        chosen = deployment.dice.choice([supervisor, worker, both, everyone, everything])
+        kills += deployment.killed("", chosen)
+        if deployment.dice.random() < 0.3:
+            deployment.cut_off("recover")
+        deployment.judge(f"after {kills} kills, {chosen.__name__}", False)
 
 
 def test_the_whole_process_group(ext4: LoopFilesystem, tool: Tool) -> None:
