@@ -342,7 +342,7 @@ def test_reasons_and_notes(ext4: LoopFilesystem, xfs: LoopFilesystem, monkeypatc
     assert "hard links" in notes[0]
     assert "`checkpoint create` copies at most" in notes[1]
     with monkeypatch.context() as context:
-        context.setattr("snapbreaker_backends.filecopy.backend.unavailable", lambda mountpoint: "no leases")
+        context.setattr("snapbreaker.guard.guard.unavailable", lambda mountpoint: "no leases")
         notes = BACKEND.availability(volume).notes
         assert "each checkpoint copies at most" in notes[0]
         assert notes[1].endswith("no leases")

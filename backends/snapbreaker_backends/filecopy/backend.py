@@ -13,10 +13,11 @@ from snapbreaker.backend import Availability, Backend, Capability, Creation, Rea
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.manifest_writer import ManifestWriter
 from snapbreaker.files.tree import Tree
-from snapbreaker.guard.guard import unavailable
+from snapbreaker.guard import guard
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.guard.saved import BEAT, LOG, PACKS
 from snapbreaker.linux.filesystems import Kind, kind
+from snapbreaker.linux.times import are_fine
 from snapbreaker_backends.filecopy.linking import LinkingRecorder
 from snapbreaker_backends.filecopy.links import LINKS, links_of_all, remove_links
 from snapbreaker_backends.filecopy.pack import PackWriter, can_clone
@@ -50,7 +51,7 @@ class FilecopyBackend(Backend):
         clone = can_clone(creation.vault)
         guards = creation.guards
         alone = guards is not None and not guards.has(volume.mountpoint)
-        links = not clone and alone and not unavailable(volume.mountpoint)
+        links = not clone and alone and not _no_links(volume)
         needed = 0 if clone or links else self._require_space(volume, creation)
         pack_path, manifest_path = _places(creation.vault, creation.record)
         try:
@@ -164,13 +165,22 @@ def _refusals(volume: Volume) -> Iterator[Reason]:
         yield Reason("who has files open cannot be told without /proc", "mount -t proc proc /proc")
 
 
+def _no_links(volume: Volume) -> str:
+    """Why hard links cannot stand for copies; empty when they can."""
+    if why := guard.unavailable(volume.mountpoint):
+        return why
+    if not are_fine(volume.mountpoint):
+        return "its file times are whole seconds, which do not tell whether a file was changed in place"
+    return ""
+
+
 def _notes(volume: Volume) -> Iterator[str]:
     facts = os.statvfs(volume.mountpoint)
     used = (facts.f_blocks - facts.f_bfree) * facts.f_frsize
     copies = f"copies at most {shown(used)}, in about {used / _RATE:,.0f} s at {_RATE / 1e6:.0f} MB/s"
     if volume.fstype in _CLONING:
         yield f"copies share their data with the files where {volume.fstype} can (reflink)"
-    elif not (why := unavailable(volume.mountpoint)):
+    elif not (why := _no_links(volume)):
         yield "a run keeps files by hard links, and a guard saves what is changed in place (docs/filecopy.md)"
         yield f"`checkpoint create` {copies}; {shown(free(volume))} are free"
     else:
