@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,12 @@ from tests.lab.tool import Tool
 
 
 @pytest.fixture
-def root(make_filesystem: MakeFilesystem, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(make_filesystem: MakeFilesystem, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(loopfs.MKFS, "ext4", ["mkfs.ext4", "-q", "-F", "-I", "128"])
     monkeypatch.setattr(loopfs, "ext4_projects", lambda session: False)
     path = make_filesystem("ext4", size=64 << 20).path / "scope"
     path.mkdir()
-    yield path
+    return path
 
 
 @pytest.mark.parametrize("trial", range(3))
