@@ -126,7 +126,7 @@ class _Maker:
         blueprint = self._blueprint
         run = _open_directory("/run")
         self._unshare()
-        namespaces.make_private()
+        namespaces.seclude()
         kinds = ["mnt", "user"] if self.own_user else ["mnt"]
         self.spaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
         if blueprint.size:
