@@ -194,7 +194,7 @@ def _watch(
             IssueType.INTERRUPTED, "snapbreaker's supervisor process died", "supervisor", time=time.time()
         )
 
-    vaults: dict[str, list[str]] = {}
+    vaults: dict[str, list[str]] = {str(record.path): []}  # the output goes there
     for volume in record.meta.volumes:
         vaults.setdefault(volume.stored.volume.mountpoint, []).append(volume.stored.vault)
     uppers = [sandbox.uppers.any_fd] if sandbox is not None else []

@@ -47,8 +47,8 @@ def bind(source: str, target: str) -> None:
 
 
 def seclude() -> None:
-    """From here on nothing that is mounted in this namespace is seen in another one. What is unmounted outside is so
-    here too, where the mounts are shared: it must not be kept busy.
+    """From here on nothing that is mounted in this namespace is seen in another one. What is unmounted outside is
+    so here too, where the mounts are shared: it must not be kept busy.
     """
     check(_mount(None, b"/", None, _MS_REC | _MS_SLAVE, None), "mount(slave)", "/")
 
