@@ -12,7 +12,7 @@ CLONE_NEWUSER = 0x1000_0000
 
 # <sys/mount.h>
 MS_NOSUID, MS_NODEV, MS_NOATIME = 2, 4, 1024
-_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
+_MS_BIND, _MS_REC, _MS_SLAVE = 4096, 16384, 1 << 19
 
 _P = ctypes.c_char_p
 _unshare = function("unshare", ctypes.c_int)
@@ -46,9 +46,11 @@ def bind(source: str, target: str) -> None:
     check(_mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None), "mount(bind)", target)
 
 
-def make_private() -> None:
-    """From here on nothing that is mounted in this namespace is seen in another one, nor the reverse."""
-    check(_mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None), "mount(private)", "/")
+def seclude() -> None:
+    """From here on nothing that is mounted in this namespace is seen in another one. What is unmounted outside is
+    so here too, where the mounts are shared: it must not be kept busy.
+    """
+    check(_mount(None, b"/", None, _MS_REC | _MS_SLAVE, None), "mount(slave)", "/")
 
 
 def pivot_root(new: str) -> None:

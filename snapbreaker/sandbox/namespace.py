@@ -126,7 +126,7 @@ class _Maker:
         blueprint = self._blueprint
         run = _open_directory("/run")
         self._unshare()
-        namespaces.make_private()
+        namespaces.seclude()
         kinds = ["mnt", "user"] if self.own_user else ["mnt"]
         self.spaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
         if blueprint.size:
@@ -135,9 +135,12 @@ class _Maker:
         if any(place.path == "/" for place in blueprint.places):
             self._new = f"{blueprint.base}/root"
             os.mkdir(self._new)
+        # Opened before an overlay hides them: by its path it is the overlay's own directory that would be shown.
+        through = {place.path: _reference(place.path) for place in blueprint.places if place.kind is Kind.THROUGH}
+        bindings = [(_reference(source), path) for source, path in blueprint.bindings]
         for place in blueprint.places:
-            self._place(place, run)
-        for source, path in blueprint.bindings:
+            self._place(place, run, through.get(place.path, -1))
+        for source, path in bindings:
             self._show(source, path)
         if self._new:
             namespaces.pivot_root(self._new)
@@ -157,13 +160,13 @@ class _Maker:
             with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                 file.write(text)
 
-    def _place(self, place: Place, run: int) -> None:
+    def _place(self, place: Place, run: int, source: int) -> None:
         target = self._new + place.path
         if place.kind is Kind.OVERLAY:
             self._overlay(place, target)
         elif place.kind is Kind.THROUGH:
-            with suppress(FileNotFoundError):  # it went meanwhile
-                namespaces.bind(place.path, target)
+            if source >= 0:
+                namespaces.bind(f"/proc/self/fd/{source}", target)
         elif run >= 0:
             options = "mode=0755,size=64m"
             namespaces.mount("run", target, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, options)
@@ -187,16 +190,24 @@ class _Maker:
         os.close(lower)
         os.close(work)
 
-    def _show(self, source: str, path: str) -> None:
+    def _show(self, source: int, path: str) -> None:
         """Bind a file, socket or directory at a path; below the private /run that may have to be made."""
         target = self._new + path
         if is_below(path, RUN) and not os.path.lexists(target):
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            if os.path.isdir(source):
+            if stat.S_ISDIR(os.fstat(source).st_mode):
                 os.mkdir(target)
             else:
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        namespaces.bind(source, target)
+        namespaces.bind(f"/proc/self/fd/{source}", target)
+
+
+def _reference(path: str) -> int:
+    """-1 when it is gone."""
+    try:
+        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
 
 
 def _open_directory(path: str) -> int:

@@ -110,3 +110,12 @@ def possible(change: Callable[[], None], *, flags: bool = False) -> Callable[[],
         change()
 
     return what_is_possible
+
+
+def visible(differences: list[str]) -> list[str]:
+    """Without what an overlay does not show: that a directory is a subvolume, and flags that are not copied up."""
+    return [
+        line
+        for line in differences
+        if not (line.endswith("subvolume '' -> 'rw'") or ": flags 0x0 ->" in line or ": project 0 ->" in line)
+    ]

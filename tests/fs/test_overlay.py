@@ -14,7 +14,7 @@ from snapbreaker.sandbox.sandbox import Options
 from tests import comparer
 from tests.fs.conftest import MakeFilesystem
 from tests.fs.ground import Ground
-from tests.fs.sandboxed import Sandboxed, possible
+from tests.fs.sandboxed import Sandboxed, possible, visible
 from tests.lab import hostile, inodes
 from tests.lab.loopfs import LoopFilesystem
 
@@ -32,15 +32,6 @@ def ctimes(root: Path) -> dict[tuple[int, str], tuple[int, int]]:
 def settled() -> None:
     """What was just written is old enough to be told from what is written next."""
     time.sleep(0.02)
-
-
-def visible(differences: list[str]) -> list[str]:
-    """Without what an overlay does not show: that a directory is a subvolume, and flags that are not copied up."""
-    return [
-        line
-        for line in differences
-        if not (line.endswith("subvolume '' -> 'rw'") or ": flags 0x0 ->" in line or ": project 0 ->" in line)
-    ]
 
 
 def check(root: Path, home: Path, change: Callable[[], None], options: Options | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -104,6 +105,32 @@ def test_an_upper_on_a_disk_is_gone_after_a_kill(tool: Tool, root: Path, tmp_pat
     process.communicate()
     assert tool("recover").status == 0
     assert list(disk.iterdir()) == []
+
+
+def test_what_is_kept_is_the_machines_own(tool: Tool, root: Path) -> None:
+    (root / "kept").mkdir()
+    script = "echo x >kept/file; echo x >file; echo 'ERROR: no'; sleep 9"
+    assert tried(tool, root, script, "--keep", f"{root}/kept").status == 1
+    assert (root / "kept/file").read_text() == "x\n"
+    assert (root / "file").read_text() == "before: file\n"
+
+
+def test_run_is_private(tool: Tool, root: Path) -> None:
+    place = Path("/run") / f"snapbreaker-test-{os.getpid()}"
+    place.mkdir()
+    try:
+        with socket.socket(socket.AF_UNIX) as daemon:
+            daemon.bind(f"{place}/socket")
+            (place / "data").write_text("is copied")
+            (place / "daemon.pid").write_text(f"{os.getpid()}\n")
+            script = f"ls {place} >seen; echo inside >{place}/made"
+            assert tried(tool, root, script).status == 0
+            assert (root / "seen").read_text().split() == ["data"]
+            assert tried(tool, root, script, "--share-socket", f"{place}/socket").status == 0
+            assert (root / "seen").read_text().split() == ["data", "socket"]
+            assert not (place / "made").exists()
+    finally:
+        shutil.rmtree(place)
 
 
 class TestHold:

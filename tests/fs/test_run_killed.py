@@ -106,8 +106,8 @@ class Deployment:
 
     def killed(self, line: str, chosen: Callable[[int], list[int]]) -> bool:
         """Whether it was still at work at a moment between its first and its last."""
-        command = self._command(line)
-        process = self.tool.start("run", *self.options, "--scope", self.root, "--", *command, env=self.env)
+        arguments: list[str | Path] = ["run", *self.options, "--scope", self.root, "--", *self._command(line)]
+        process = self.tool.start(*arguments, env=self.env)
         time.sleep(self.dice.uniform(0.2, 1.0) * self.seconds)
         at_work = process.poll() is None
         if at_work:

@@ -1,0 +1,65 @@
+"""Random trees, changed at random in a sandbox: the machine gets what the command saw, and all of it goes back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from snapbreaker.commit import Committed
+from snapbreaker.sandbox.sandbox import Options
+from tests import comparer
+from tests.fs.conftest import MakeFilesystem
+from tests.fs.sandboxed import Sandboxed, visible
+from tests.fs.test_restore_random import MOUNTED, SEED, differences, mounted
+from tests.lab import loopfs
+from tests.lab.operations import Operation, apply
+from tests.lab.random_operations import examples, steps
+
+EXAMPLES = 15  # on each
+
+
+@pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "disk"])
+@pytest.mark.parametrize("fstype", loopfs.FSTYPES)
+def test_random_changes(make_filesystem: MakeFilesystem, tmp_path: Path, fstype: str, on_disk: bool) -> None:
+    filesystem = make_filesystem(fstype)
+    disk = filesystem.path / "disk"
+    disk.mkdir()
+    numbers = itertools.count()
+
+    @examples(EXAMPLES)
+    @given(seed=SEED, change=steps(40))
+    def attempt(seed: list[Operation], change: list[Operation]) -> None:
+        number = next(numbers)
+        root = filesystem.path / f"scope-{number}"
+        point = root / os.fsdecode(MOUNTED) / "point"
+        point.mkdir(parents=True)
+        with mounted(point):
+            apply(os.fsencode(root), seed, MOUNTED)
+            time.sleep(0.02)
+            options = Options(upper=str(disk)) if on_disk else Options()
+            judge(Sandboxed(root, tmp_path / str(number), options), change)
+
+    attempt()
+
+
+def judge(run: Sandboxed, change: list[Operation]) -> None:
+    before = comparer.snapshot(run.root)
+    run.begin()
+    try:
+        after = run.inside(lambda: apply(os.fsencode(run.root), change, MOUNTED))
+        assert differences(before, comparer.snapshot(run.root)) == []
+        done = run.commit()
+        assert isinstance(done, Committed), done
+        assert visible(differences(after, comparer.snapshot(run.root))) == []
+        for verified, expected in ((run.undo, before), (run.redo, after), (run.undo, before)):
+            outcome = verified()
+            assert visible(differences(expected, comparer.snapshot(run.root))) == []
+            assert outcome.verified, (outcome.errors, outcome.volumes)
+    finally:
+        run.close()
+        run.discard()
