@@ -97,18 +97,30 @@ def replacements() -> list[tuple[str, str]]:
             hosts.update(re.findall(r"https?://(?:[^/@\s]+@)?([\w.-]+(?::\d+)?)", Path(path).read_text()))
     for source in Path("/etc/apt/sources.list.d").glob("*"):
         hosts.update(re.findall(r"https?://([\w.-]+(?::\d+)?)", source.read_text()))
-    hosts.update(("deb.debian.org", "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "registry.yarnpkg.com"))
+    hosts.update(
+        ("deb.debian.org", "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "registry.yarnpkg.com")
+    )
+    hosts.update(("repo.maven.apache.org", "proxy.golang.org", "index.crates.io", "static.crates.io"))
     for value in os.environ.values():
         hosts.update(re.findall(r"^https?://(?:[^/@\s]+@)?([\w.-]+(?::\d+)?)", value))
     named = [(rf"(?:[\w.%-]+(?::[^@/\s]+)?@)?{re.escape(host)}", "mirror.example.org") for host in hosts if host]
-    return [*named, (r"/root/\.pyenv/versions/[\d.]+|/root/\.pyenv/shims|/opt/v", "/usr/local"), (r"/root/\.cargo", "/usr/local")]
+    return [
+        *named,
+        (r"/root/\.pyenv/versions/[\d.]+|/root/\.pyenv/shims|/opt/v", "/usr/local"),
+        (r"/root/\.cargo", "/usr/local"),
+        (r"/root/", "/home/deploy/"),
+    ]
 
 
 def record(one: Scenario, output: Path) -> int:
     folder = WORK / one.name.split("/")[1]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    environment = {**os.environ, "PATH": f"{PATHS}:{os.environ['PATH']}", "TERM": "dumb"}
+    local = ("TF_CLI_CONFIG_FILE", "PIP_FIND_LINKS", "UV_FIND_LINKS")
+    environment = {name: value for name, value in os.environ.items() if name not in local}
+    environment |= {"PATH": f"{PATHS}:{os.environ['PATH']}", "TERM": "dumb"}
+    environment["ANSIBLE_PYTHON_INTERPRETER"] = "/usr/bin/python3.11"
+    os.makedirs("/run/lock", exist_ok=True)
     prelude = "set +e\n"
     subprocess.run(
         ["bash", "-c", prelude + "\n".join(one.setup)],
