@@ -114,7 +114,7 @@ class ProcessTree:
             found |= self._closure(seen, {pid})
         return {pid: seen[pid] for pid in sorted(found) if pid in seen and not seen[pid].dead}
 
-    def command_lines(self, most: int = 200) -> list[list[str]]:
+    def command_lines(self, most: int = 100) -> list[list[str]]:
         """The command lines of the processes in the run's cgroup, of the ``most`` youngest at most."""
         pids = sorted(self.cgroup.pids(), reverse=True)[:most] if self.cgroup else []
         return [words for pid in pids if (words := command_line(pid))]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snapbreaker.monitor.packs import BUILT_IN, builtin_head, builtin_pack, select_packs
 from snapbreaker.monitor.prefilter import Prefilter
-from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType
+from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger
 
 BLANK = "\ufffc"  # stands for masked text: neither a word character nor white space, so it joins with nothing
 
@@ -35,11 +35,12 @@ class RuleSet:
         triggers += [trigger for context in self.contexts for trigger in (context.begin, context.end)]
         self._layers = tuple(_Layer(pack) for pack in reversed(self.packs))
         issues = [rule for pack in self.packs for rule in pack.rules if rule.type.trips]
+        prefiltered: list[Rule | Trigger] = [*issues, *triggers]
         self._unprepared = iter(self.rules)
         self.always = any(not rule.needles for rule in issues)
         self.prefilter = Prefilter(
-            (phrase for one in (*issues, *triggers) for phrase in one.phrases),
-            (literal for one in (*issues, *triggers) for literal in one.literals),
+            (phrase for one in prefiltered for phrase in one.phrases),
+            (literal for one in prefiltered for literal in one.literals),
         )
 
     @classmethod

@@ -254,6 +254,9 @@ GOOD = "[[rule]]\nname = 'fine'\ntype = 'ERROR'\npattern = 'x'\n\n"
         ("[[rule]]\nname='n'\ntype='ERROR'\npattern='a'\nwords=['--']\n", "finds nothing"),
         ("[[rule]]\nname='n'\ntype='ERROR'\npattern='a'\nliterals=['é']\n", "must be ASCII"),
         ("[[rule]]\nname='n'\ntype='ERROR'\npattern='a'\nwords=[1]\n", "must be a list of strings"),
+        ("[[rule]]\nname='n'\ntype='ERROR'\npattern='abc'\ncontexts=['gone']\n", "no such context"),
+        ("[[sign]]\npattern='^x$'\n", "sign 1: .*give words"),
+        ("[[context]]\nname='c'\nbegin='start'\n", "context 1: 'end' is missing"),
         (GOOD + GOOD, "f.toml:6: rule 'fine': the name is used twice"),
     ],
 )
