@@ -165,7 +165,9 @@ GO_TEST = b"=== RUN   TestA\n2026/01/02 error: as expected\n--- PASS: TestA (0.0
 
 def test_a_pack_joins_at_the_line_that_shows_its_tool() -> None:
     judge = Judge(RuleSet.for_command(["bash", "deploy.sh"]))
-    assert judge.feed("s", b"WARNING: Running pip as the 'root' user can result in broken permissions.\n"), "no pip yet"
+    assert judge.feed("s", b"WARNING: Running pip as the 'root' user can result in broken permissions.\n"), (
+        "no pip yet"
+    )
     warning = b"WARNING: Running pip as the 'root' user can result in broken permissions\n"
     assert judge.feed("s", b"Collecting deprecated\n" + warning) == []
     assert [issue.line for issue in judge.feed("s", b"ERROR: No matching distribution\n")] == [

@@ -16,7 +16,9 @@ def test_a_command_line_is_read() -> None:
 
 
 def test_scripts_modules_and_titles() -> None:
-    assert "ansible-playbook" in programs_running([["/usr/bin/python3", "-u", "/usr/bin/ansible-playbook", "s.yml"]])
+    assert "ansible-playbook" in programs_running(
+        [["/usr/bin/python3", "-u", "/usr/bin/ansible-playbook", "s.yml"]]
+    )
     assert "pip" in programs_running([["/usr/bin/python3", "-m", "pip", "install", "x"]])
     assert programs_running([["npm install express"]]) == {"npm"}
     assert programs_running([["bash", "-e", "/srv/deploy.sh"]]) == {"bash", "deploy.sh"}

@@ -22,6 +22,7 @@ LOGS = tomllib.loads((CORPUS / "index.toml").read_text())["log"]
 BUILTIN = [rule for pack in builtin_packs().values() for rule in pack.rules]
 APT = RuleSet.for_command(["apt-get", "install"])
 DEFAULT = RuleSet.for_command([])
+EVERYTHING = RuleSet.for_command([], profiles=[name for name in BUILT_IN if name != packs.DEFAULT])
 
 
 def trips(line: str, rules: RuleSet = DEFAULT) -> IssueType | None:
@@ -36,6 +37,16 @@ def test_real_logs(log: dict[str, object]) -> None:
         issue = check_log(rules, stream, source="log")
     found = (issue.type.value, issue.line_number) if issue else (None, None)
     assert found == (log.get("type"), log.get("line")), issue
+
+
+@pytest.mark.parametrize("log", LOGS, ids=[log["file"] for log in LOGS])
+def test_no_pack_hides_what_another_finds(log: dict[str, object]) -> None:
+    """A deploy that runs every tool is judged by all packs."""
+    with (CORPUS / str(log["file"])).open("rb") as stream:
+        issue = check_log(EVERYTHING, stream, source="log")
+    assert (issue is None) == ("line" not in log), issue
+    if issue:
+        assert abs(issue.line_number - int(str(log["line"]))) <= 1, issue
 
 
 @pytest.mark.parametrize("rule", [r for r in BUILTIN if r.examples], ids=lambda rule: rule.full_name)
