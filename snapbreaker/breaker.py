@@ -164,7 +164,7 @@ def _watch(request: RunRequest, spec: RunSpec, around: Surroundings, lifeline: L
             IssueType.INTERRUPTED, "snapbreaker's supervisor process died", "supervisor", time=time.time()
         )
 
-    vaults: dict[str, list[str]] = {}
+    vaults: dict[str, list[str]] = {str(record.path): []}  # the output goes there
     for volume in record.meta.volumes:
         vaults.setdefault(volume.stored.volume.mountpoint, []).append(volume.stored.vault)
     with SpaceWatch(vaults, tree.exclude) as space:

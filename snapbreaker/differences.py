@@ -11,14 +11,14 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.entry import Aspect, Change, sort_key
+from snapbreaker.files.entry import Aspect, Change, aspect_names, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Tree
 from snapbreaker.files.verify import describe, kind_of
 from snapbreaker.goal import Goal
 from snapbreaker.progress import Progress, silent
-from snapbreaker.report.model import absolute, aspect_names
+from snapbreaker.report.model import absolute
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import capture
 from snapbreaker.system.target import Target

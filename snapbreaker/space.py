@@ -32,9 +32,9 @@ class _Room(NamedTuple):
 class SpaceWatch:
     """A process that looks at the free space of some volumes, since the monitor does nothing but watch.
 
-    ``vaults`` are mount points with their vaults: what a guard has saved there has to be written once more to
-    bring it back. Use it as a context manager around the run. ``exclude`` is told its pid: it is none of the
-    command's.
+    ``vaults`` are mount points, or any directories of filesystems, with the vaults there: what a guard has saved
+    in one has to be written once more to bring it back. Use it as a context manager around the run. ``exclude``
+    is told its pid: it is none of the command's.
     """
 
     def __init__(self, vaults: Mapping[str, Sequence[str]], exclude: Callable[[int], None]) -> None:

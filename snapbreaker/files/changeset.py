@@ -15,17 +15,19 @@ from typing import NamedTuple
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import ops
-from snapbreaker.files.entry import Aspect, Details, Entry, sort_key
+from snapbreaker.files.entry import Details, Entry, sort_key
 from snapbreaker.files.tree import Extent
 
-_MAGIC = b"snapbreaker changes 1\n"
+_MAGIC = b"snapbreaker changes 2\n"
 _COUNT = struct.Struct("<Q")
 _HEAD = struct.Struct("<BIII16s")  # kind, aspects, domain, slot, fingerprint
-_ENTRY = struct.Struct("<IIIqqqQQQQ?")
+# 64 bits of nanoseconds end in 2262, and file times may be later: seconds and nanoseconds.
+_ENTRY = struct.Struct("<IIIQqIqIQQQQ?")
 _DETAILS = struct.Struct("<II?I")
 _LENGTH = struct.Struct("<I")
 _EXTENT = struct.Struct("<QQQ")
 _BLOCK = 1 << 20
+_SECOND = 1_000_000_000
 
 ABSENT = bytes(16)  # the fingerprint of a path that is not there
 
@@ -48,7 +50,7 @@ class Record(NamedTuple):
 
     path: bytes
     kind: Kind
-    aspects: Aspect
+    aspects: int  # of ``Aspect``
     entry: Entry | None = None
     details: Details = Details()
     extents: tuple[Extent, ...] = ()
@@ -121,12 +123,13 @@ def read(directory: int, name: bytes) -> list[Record]:
 
 def _encode(record: Record, out: bytearray) -> None:
     entry, details = record.entry, record.details
-    out += _HEAD.pack(record.kind, record.aspects.value, record.domain, record.slot, record.after)
+    out += _HEAD.pack(record.kind, record.aspects, record.domain, record.slot, record.after)
     _put(out, record.path)
     out.append(entry is not None)
     if entry is None:
         return
-    out += _ENTRY.pack(*entry[1:4], *entry[4:7], *entry[7:11], entry.subvolume)
+    times = (*divmod(entry.mtime_ns, _SECOND), *divmod(entry.ctime_ns, _SECOND))
+    out += _ENTRY.pack(*entry[1:5], *times, *entry[7:11], entry.subvolume)
     out += _DETAILS.pack(details.flags, details.project, details.read_only, len(details.xattrs))
     _put(out, details.target)
     for name, value in details.xattrs:
@@ -162,9 +165,10 @@ def _decode(data: memoryview) -> Iterator[Record]:
         path = text()
         at += 1
         if not data[at - 1]:
-            yield Record(path, Kind(kind), Aspect(aspects), domain=domain, slot=slot, after=after)
+            yield Record(path, Kind(kind), aspects, domain=domain, slot=slot, after=after)
             continue
-        mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, subvolume = take(_ENTRY)
+        mode, uid, gid, size, mtime, mtime_ns, ctime, ctime_ns, ino, nlink, rdev, dev, subvolume = take(_ENTRY)
+        mtime, ctime = mtime * _SECOND + mtime_ns, ctime * _SECOND + ctime_ns
         entry = Entry(path, mode, uid, gid, size, mtime, ctime, ino, nlink, rdev, dev, bool(subvolume))
         flags, project, read_only, count = take(_DETAILS)
         target = text()
@@ -172,4 +176,4 @@ def _decode(data: memoryview) -> Iterator[Record]:
         (count,) = take(_LENGTH)
         extents = tuple(Extent(*take(_EXTENT)) for _ in range(count))
         details = Details(flags, project, xattrs, target, bool(read_only))
-        yield Record(path, Kind(kind), Aspect(aspects), entry, details, extents, domain, slot, after)
+        yield Record(path, Kind(kind), aspects, entry, details, extents, domain, slot, after)

@@ -23,7 +23,7 @@ __all__ = ["Proof", "diff"]
 _CHANGED_MEANWHILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 _ATTEMPTS = 3
 
-_Found = tuple[Aspect, Details | None, Details | None]  # how a path differs, and its details on both sides
+_Found = tuple[int, Details | None, Details | None]  # how a path differs, and its details on both sides
 _NOTHING: _Found = (Aspect.NONE, None, None)
 
 
@@ -97,9 +97,10 @@ class _Comparison:
         a, b = next(olds, None), next(news, None)
         while a is not None and b is not None:
             if a[0] == b[0]:
-                # mode, uid, gid, size, mtime, ctime, ino, nlink, rdev. The read-only property of a subvolume is
-                # not in its inode, so no ctime tells of it.
-                proven = a[1:10] == b[1:10] and a[6] <= last_ctime and not (a[11] or b[11])
+                # All but the device, which a snapshot has of its own. The read-only property of a subvolume is not
+                # in its inode, so no ctime tells of it.
+                same = a == b or a[1:10] == b[1:10]
+                proven = same and a[6] <= last_ctime and not (a[11] or b[11])
                 if not proven or (touched and touched.covers(a[0])):
                     yield from self._both(a, b)
                 a, b = next(olds, None), next(news, None)
@@ -184,7 +185,7 @@ class _Comparison:
         return aspects | content | self._details(was, now), was, now
 
     @staticmethod
-    def _metadata(a: Entry, b: Entry) -> Aspect:
+    def _metadata(a: Entry, b: Entry) -> int:
         aspects = Aspect.NONE
         if a.mode != b.mode:
             aspects |= Aspect.MODE
@@ -197,7 +198,7 @@ class _Comparison:
         return aspects
 
     @staticmethod
-    def _details(old: Details, new: Details) -> Aspect:
+    def _details(old: Details, new: Details) -> int:
         aspects = Aspect.NONE
         if old == new:
             return aspects
@@ -211,7 +212,7 @@ class _Comparison:
             aspects |= Aspect.TARGET
         return aspects
 
-    def _read(self, a: Entry, b: Entry) -> tuple[Aspect, Details, Details]:
+    def _read(self, a: Entry, b: Entry) -> tuple[int, Details, Details]:
         """How two files of one size differ in their content, with their details."""
         try:
             now, new = self._new.read(b)
@@ -239,7 +240,7 @@ class _Comparison:
         return bool(self._policy.classes) and self._policy.of(path) is PathClass.KEEP_CONTENT
 
 
-def _content(old: Content, new: Content) -> Aspect:
+def _content(old: Content, new: Content) -> int:
     where = not_shared(old, new)
     if where == []:
         return Aspect.NONE

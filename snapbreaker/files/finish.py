@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from snapbreaker.files import metadata
 from snapbreaker.files.entry import sort_key
@@ -13,6 +14,7 @@ from snapbreaker.files.locks import Locks
 from snapbreaker.files.plan import Action, Plan, Step
 from snapbreaker.files.tree import Tree
 from snapbreaker.linux import btrfs
+from snapbreaker.parallel import Counts, in_parallel, part, processes_for
 from snapbreaker.progress import Progress
 
 _STEPS_PER_REPORT = 1000
@@ -35,10 +37,46 @@ class Finish:
                 todo[step.path] = step
             elif not step.failure and step.path in todo:
                 del todo[step.path]  # gone, or new with all that it needs
-        for count, path in enumerate(sorted(todo, key=sort_key, reverse=True)):
+        paths = sorted(todo, key=sort_key, reverse=True)
+        for count, path in enumerate(self._left_by_helpers(paths, todo, progress)):
             if count % _STEPS_PER_REPORT == 0:
-                progress("finish", count)
+                progress("finish", len(paths))
             self._finish(path, todo[path])
+
+    def _left_by_helpers(
+        self, paths: list[bytes], todo: Mapping[bytes, Step | None], progress: Progress
+    ) -> list[bytes]:
+        """Several processes do what is simple; what has locks, or fails, is left, in the order of ``paths``.
+
+        Their order does not matter: only a subvolume that becomes read-only again concerns what is below it.
+        """
+        processes, counts = processes_for(len(paths)), Counts()
+
+        def finish(number: int) -> list[bytes]:
+            left = []
+            for count, path in enumerate(part(paths, number, processes)):
+                if count % _STEPS_PER_REPORT == 0:
+                    counts.set(count)
+                    if number == 0:
+                        progress("finish", counts.sum)
+                if not self._finish_simple(path, todo[path]):
+                    left.append(path)
+            return left
+
+        return [path for left in in_parallel(processes, finish, again=True) for path in left]
+
+    def _finish_simple(self, path: bytes, step: Step | None) -> bool:
+        """Whether all of it is done."""
+        if path in self._locks.lifted or (step is not None and step.old.subvolume):
+            return False
+        try:
+            if step is None:
+                self._put_right(path)
+            else:
+                self._settle_once(step)
+        except OSError:
+            return False
+        return True
 
     def _finish(self, path: bytes, step: Step | None) -> None:
         try:
@@ -73,13 +111,14 @@ class Finish:
 
     def _put_right(self, path: bytes) -> None:
         """A path that was only touched: a directory gets its mtime back, anything the locks that it had."""
-        wanted, now = self._old.lookup(path), self._live.lookup(path)
-        if wanted is not None and now is not None and wanted.is_dir and now.is_dir:
-            fd = self._live.open_entry(now)
-            try:
-                metadata.settle_mtime(fd, wanted.mtime_ns)
-            finally:
-                os.close(fd)
+        wanted = self._old.lookup(path)
+        if wanted is not None and wanted.is_dir:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                fd = self._live.open_entry(wanted)
+                try:
+                    metadata.settle_mtime(fd, wanted.mtime_ns)
+                finally:
+                    os.close(fd)
         if path in self._locks.lifted:
             self._locks.put_back(path)
 

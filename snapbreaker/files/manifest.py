@@ -12,11 +12,10 @@ from functools import cached_property
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.bounds import Bounds, divide
 from snapbreaker.files.entry import Details, Entry, sort_key
-from snapbreaker.files.manifest_format import DIGEST, INDEX, MAGIC, RECORD, SECOND, TRAILER, Block
+from snapbreaker.files.manifest_format import DIGEST, INDEX, MAGIC, TRAILER, Block, Records
 from snapbreaker.files.packing import is_linked, unpack_details, unpack_extents
 from snapbreaker.files.tree import Content, Tree
 
-_new = tuple.__new__
 _KEPT_BLOCKS = 4
 
 
@@ -36,7 +35,7 @@ class ManifestTree(Tree):
             os.close(self._fd)
             raise
         self._keys = [sort_key(block.first) for block in self.index]
-        self._cache: dict[int, _Records] = {}
+        self._cache: dict[int, _Block] = {}
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -95,18 +94,18 @@ class ManifestTree(Tree):
         return is_linked(self._extras(entry))
 
     def _extras(self, entry: Entry) -> bytes:
-        extras = self._records(self._block_of(entry.path)).extras(entry.path) if self.index else None
+        extras = self._records(self._block_of(entry.path)).extras_of.get(entry.path) if self.index else None
         if extras is None:
             raise CheckpointError(f"{os.fsdecode(entry.path)!r} is not in {self._path}")
         return extras
 
-    def _records(self, number: int) -> _Records:
+    def _records(self, number: int) -> _Block:
         """A block. The last few stay, so a walk and questions about what it has just shown take one unpacking."""
         records = self._cache.get(number)
         if records is None:
             if len(self._cache) == _KEPT_BLOCKS:
                 del self._cache[next(iter(self._cache))]
-            records = self._cache[number] = _Records(self._read_block(number))
+            records = self._cache[number] = _Block(self._read_block(number))
         return records
 
     def _block_of(self, path: bytes) -> int:
@@ -128,52 +127,16 @@ class ManifestTree(Tree):
         return records, blocks
 
 
-class _Records:
-    """The entries of one block, and their extras."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._places: dict[bytes, slice] = {}
-        self.entries = list(unpack_entries(data, self._places))
+class _Block(Records):
+    """A block in which paths are looked up."""
 
     @cached_property
     def by_path(self) -> dict[bytes, Entry]:
-        return {entry.path: entry for entry in self.entries}
+        return {entry[0]: entry for entry in self.entries}
 
-    def extras(self, path: bytes) -> bytes | None:
-        place = self._places.get(path)
-        return None if place is None else self._data[place]
-
-
-def unpack_entries(data: bytes, places: dict[bytes, slice] | None = None) -> Iterator[Entry]:
-    """The entries of one block: the loop that decides how fast a manifest is read. ``places`` gets, by path, where
-    the extras lie in ``data``.
-    """
-    unpack, header, second, new, make = RECORD.unpack_from, RECORD.size, SECOND, _new, Entry
-    at, end, previous = 0, len(data), b""
-    while at < end:
-        shared, rest, extras, mode, uid, gid, size, ms, mn, cs, cn, ino, nlink, rdev, dev, subvolume = unpack(
-            data, at
-        )
-        at += header
-        path = data[at : at + rest]
-        if shared:
-            path = (previous[:shared] if len(previous) >= shared else previous + b"/") + path
-        at += rest + extras
-        if places is not None:
-            places[path] = slice(at - extras, at)
-        previous = path
-        yield new(
-            make,
-            (path, mode, uid, gid, size, ms * second + mn, cs * second + cn, ino, nlink, rdev, dev, subvolume),
-        )
-
-
-def unpack_records(data: bytes) -> Iterator[tuple[Entry, bytes]]:
-    """The same, with the extras of each."""
-    places: dict[bytes, slice] = {}
-    for entry in unpack_entries(data, places):
-        yield entry, data[places[entry.path]]
+    @cached_property
+    def extras_of(self) -> dict[bytes, bytes]:
+        return {entry[0]: extras for entry, extras in zip(self.entries, self.extras(), strict=True)}
 
 
 def _index(data: bytes) -> Iterator[Block]:

@@ -12,11 +12,10 @@ from snapbreaker.files.manifest_format import (
     DIGEST,
     INDEX,
     MAGIC,
-    RECORD,
     RECORDS_PER_BLOCK,
-    SECOND,
     TRAILER,
     Block,
+    pack_records,
 )
 from snapbreaker.files.packing import pack_extras
 from snapbreaker.files.tree import Extent
@@ -34,8 +33,9 @@ class ManifestWriter:
         self._digest = hashlib.blake2b(digest_size=DIGEST)
         self._offset = self.records = 0
         self._blocks: list[Block] = []
-        self._buffer: list[bytes] = []
-        self._first = self._previous = b""
+        self._entries: list[Entry] = []
+        self._extras: list[bytes] = []
+        self._previous = b""
         self._write(MAGIC)
 
     def add(
@@ -57,37 +57,11 @@ class ManifestWriter:
         path = entry.path
         if self.records and sort_key(path) <= sort_key(self._previous):
             raise ValueError(f"manifest: {path!r} does not come after {self._previous!r}")
-        if not self._buffer:
-            self._first = path
-            shared = 0
-        else:
-            shared = path.rfind(b"/") + 1
-            if shared and not (self._previous + b"/").startswith(path[:shared]):
-                shared = 0
-        rest = path[shared:]
-        self._buffer.append(
-            RECORD.pack(
-                shared,
-                len(rest),
-                len(extras),
-                entry.mode,
-                entry.uid,
-                entry.gid,
-                entry.size,
-                *divmod(entry.mtime_ns, SECOND),
-                *divmod(entry.ctime_ns, SECOND),
-                entry.ino,
-                entry.nlink,
-                entry.rdev,
-                entry.dev,
-                entry.subvolume,
-            )
-            + rest
-            + extras
-        )
+        self._entries.append(entry)
+        self._extras.append(extras)
         self._previous = path
         self.records += 1
-        if len(self._buffer) == RECORDS_PER_BLOCK:
+        if len(self._entries) == RECORDS_PER_BLOCK:
             self.cut()
 
     def add_block(self, block: Block, packed: bytes) -> None:
@@ -139,12 +113,12 @@ class ManifestWriter:
 
     def cut(self) -> None:
         """What was added so far and what comes are in different blocks."""
-        if not self._buffer:
+        if not self._entries:
             return
-        packed = zlib.compress(b"".join(self._buffer), 1)
-        self._blocks.append(Block(self._offset, len(packed), len(self._buffer), self._first))
+        packed = zlib.compress(pack_records(self._entries, self._extras), 1)
+        self._blocks.append(Block(self._offset, len(packed), len(self._entries), self._entries[0].path))
         self._write(packed)
-        self._buffer = []
+        self._entries, self._extras = [], []
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)

@@ -8,7 +8,7 @@ it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import field
 from enum import Enum, auto
 from functools import partial
@@ -147,18 +147,24 @@ def _anew(change: Change, old: Tree, bases: dict[Inode, Step]) -> Step:
     return bases.setdefault(_inode(entry), Step(Action.PLACE, change, details))
 
 
-def _serving(changes: Iterable[Change]) -> dict[Inode, Inode]:
+def _serving(changes: Collection[Change]) -> dict[Inode, Inode]:
     """For each group of hard links in the old tree the live inode that can go on serving it, where there is one.
 
     It must hold what the old one held, and every live name of it must belong to the group: a name that is going
     to be displaced would share the inode with a file in use.
     """
-    groups: dict[Inode, list[Change]] = {}
+    groups: dict[Inode, list[Change]] = {
+        _inode(change.old): []
+        for change in changes
+        if change.old is not None and change.aspects & Aspect.LINKS and not change.old.is_dir
+    }
+    if not groups:
+        return {}
     names: dict[Inode, set[bytes]] = {}
     for change in changes:
-        if change.old is not None and not change.old.is_dir:
-            groups.setdefault(_inode(change.old), []).append(change)
-        if change.new is not None and not change.new.is_dir:
+        if change.old is not None and (members := groups.get(_inode(change.old))) is not None:
+            members.append(change)
+        if change.new is not None:
             names.setdefault(_inode(change.new), set()).add(change.path)
     serving = {}
     for inode, members in groups.items():

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from snapbreaker.files import ops
 from snapbreaker.linux import btrfs
@@ -148,39 +148,48 @@ def _delete_subvolume(directory: int, name: bytes) -> bool:
 
 def _unlink(directory: int, name: bytes) -> None:
     _count.one()
-    try:
-        ops.unlink(directory, name)
-    except PermissionError:
-        unlock(directory, name)
-        ops.unlink(directory, name)
-    except FileNotFoundError:
-        pass
+    with suppress(FileNotFoundError):
+        unlink(directory, name)
 
 
 def _remove_directory(directory: int, name: bytes) -> None:
     try:
         ops.rmdir(directory, name)
     except PermissionError:
-        unlock(directory, name)
+        _clear_locks(directory)
+        os.close(_enter(directory, name))
         ops.rmdir(directory, name)
 
 
-def unlock(directory: int, name: bytes) -> None:
-    """Clear the flags of ``name`` and of the directory that keep it from being removed, if it has any."""
-    _clear_locks(directory)
-    mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # nothing else has flags, and to open a device may act
+def unlink(directory: int, name: bytes) -> None:
+    """unlink(2), also of an immutable or append-only file, which stays that where it has another name. Raises
+    OSError.
+    """
+    try:
+        ops.unlink(directory, name)
+    except PermissionError:
+        _clear_locks(directory)
+        if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            ops.unlink(directory, name)  # nothing else has flags, and to open a device may act
+            return
         fd = open_beneath(directory, name, _FILE, one_mount=True)
         try:
-            _clear_locks(fd)
+            flags = _clear_locks(fd)
+            try:
+                ops.unlink(directory, name)
+            finally:
+                if flags & _LOCKS and os.fstat(fd).st_nlink:
+                    ops.set_flags(fd, flags)
         finally:
             os.close(fd)
 
 
-def _clear_locks(fd: int) -> None:
+def _clear_locks(fd: int) -> int:
+    """The flags that there were."""
     flags = get_flags(fd)
     if flags & _LOCKS:
         ops.set_flags(fd, flags & ~_LOCKS)
+    return flags
 
 
 def _enter(directory: int, name: bytes) -> int:

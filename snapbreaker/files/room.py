@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 from snapbreaker.files import ops
 from snapbreaker.files.entry import Change, Entry
 from snapbreaker.files.live import LiveTree
-from snapbreaker.files.remove import unlock
+from snapbreaker.files.remove import unlink
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 RESERVE = "reserve"  # the file of a vault that only takes space, until a restore needs it
@@ -72,10 +72,6 @@ class Room:
             return
         if status.st_nlink != 1:
             return  # another name keeps it, in a vault perhaps: nothing is won
-        try:
-            ops.unlink(parent, name)
-        except PermissionError:
-            unlock(parent, name)
-            ops.unlink(parent, name)
+        unlink(parent, name)
         self.deleted.append(entry.path)
         ops.syncfs(parent)  # btrfs gives the space back with the transaction

@@ -30,7 +30,7 @@ class Difference:
     """One path that is not what was recorded; ``text`` says to a person in what respects, in one line."""
 
     path: bytes
-    aspects: Aspect
+    aspects: int
     text: str
 
 
@@ -58,7 +58,7 @@ def describe(change: Change, old: Tree, new: Tree) -> str:
     if change.new is None:
         return "missing"
     a, b, aspects = change.old, change.new, change.aspects
-    texts = [text(a, b) for aspect, text in _FROM_ENTRIES.items() if aspect in aspects]
+    texts = [text(a, b) for aspect, text in _FROM_ENTRIES.items() if aspects & aspect]
     if aspects & _IN_DETAILS:
         texts += _details_texts(aspects, old.details(a), _details_now(new, b))
     return ", ".join(texts)
@@ -71,18 +71,18 @@ def _details_now(new: Tree, entry: Entry) -> Details:
         return Details()
 
 
-def _details_texts(aspects: Aspect, old: Details, new: Details) -> list[str]:
+def _details_texts(aspects: int, old: Details, new: Details) -> list[str]:
     texts = []
-    if Aspect.TARGET in aspects:
+    if aspects & Aspect.TARGET:
         texts.append(f"points to {os.fsdecode(new.target)!r} instead of {os.fsdecode(old.target)!r}")
-    if Aspect.XATTRS in aspects:
+    if aspects & Aspect.XATTRS:
         names = sorted({os.fsdecode(name) for name, _ in set(old.xattrs) ^ set(new.xattrs)})
         texts.append(f"extended attributes differ: {' '.join(names)}")
-    if Aspect.FLAGS in aspects and old.flags != new.flags:
+    if aspects & Aspect.FLAGS and old.flags != new.flags:
         texts.append(f"inode flags {new.flags:#x} instead of {old.flags:#x}")
-    if Aspect.FLAGS in aspects and old.read_only != new.read_only:
+    if aspects & Aspect.FLAGS and old.read_only != new.read_only:
         texts.append("read-only subvolume" if new.read_only else "writable subvolume")
-    if Aspect.PROJECT in aspects:
+    if aspects & Aspect.PROJECT:
         texts.append(f"project {new.project} instead of {old.project}")
     return texts
 
@@ -119,7 +119,7 @@ def _time(nanoseconds: int) -> str:
 
 
 _IN_DETAILS = Aspect.TARGET | Aspect.XATTRS | Aspect.FLAGS | Aspect.PROJECT
-_FROM_ENTRIES: dict[Aspect, Callable[[Entry, Entry], str]] = {
+_FROM_ENTRIES: dict[int, Callable[[Entry, Entry], str]] = {
     Aspect.TYPE: _type_text,
     Aspect.CONTENT: _content_text,
     Aspect.SPARSE: lambda a, b: "holes differ",

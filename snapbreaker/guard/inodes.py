@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 _SHIFT = 12  # one page for 4096 numbers
 _LOW = (1 << _SHIFT) - 1
+_PAGE = 1 << (_SHIFT - 3)  # bytes
 
 
 class InodeSet:
@@ -27,11 +28,18 @@ class InodeSet:
     def add(self, number: int) -> None:
         page = self._pages.get(number >> _SHIFT)
         if page is None:
-            page = self._pages[number >> _SHIFT] = bytearray(1 << (_SHIFT - 3))
+            page = self._pages[number >> _SHIFT] = bytearray(_PAGE)
         bit = 1 << (number & 7)
         at = (number & _LOW) >> 3
         self._count += not page[at] & bit
         page[at] |= bit
+
+    def add_near(self, first: int, numbers: Iterable[int]) -> None:
+        """Add ``numbers``, all in the page of ``first``: many at once take less time than one by one."""
+        bits = 0
+        for number in numbers:
+            bits |= 1 << (number & _LOW)
+        self._join(first >> _SHIFT, bits)
 
     def discard(self, number: int) -> None:
         if number in self:
@@ -41,7 +49,10 @@ class InodeSet:
     def update(self, other: InodeSet) -> None:
         """Add all of another set."""
         for number, page in other._pages.items():
-            mine = self._pages.setdefault(number, bytearray(len(page)))
-            both = int.from_bytes(mine, "little") | int.from_bytes(page, "little")
-            self._count += both.bit_count() - int.from_bytes(mine, "little").bit_count()
-            mine[:] = both.to_bytes(len(page), "little")
+            self._join(number, int.from_bytes(page, "little"))
+
+    def _join(self, number: int, bits: int) -> None:
+        page = self._pages.setdefault(number, bytearray(_PAGE))
+        mine = int.from_bytes(page, "little")
+        self._count += (mine | bits).bit_count() - mine.bit_count()
+        page[:] = (mine | bits).to_bytes(_PAGE, "little")

@@ -106,7 +106,7 @@ class SavedFiles:
         self._read_on()
 
     def get(self, inode: int) -> Saved | None:
-        if inode not in self._files:
+        if inode not in self._files and self._end is None:
             self._read_on()
         return self._files.get(inode) if self._counts(inode) else None
 

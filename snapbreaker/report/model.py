@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.entry import Aspect, Change
+from snapbreaker.files.entry import Aspect, Change, aspect_names
 from snapbreaker.issue import Issue
 
 VERSION = 1
@@ -301,10 +301,6 @@ def absolute(root: str, path: bytes) -> str:
     if not path:
         return root
     return root.rstrip("/") + "/" + path.decode("utf-8", "surrogateescape")
-
-
-def aspect_names(aspects: Aspect) -> tuple[str, ...]:
-    return tuple((aspect.name or "").lower() for aspect in Aspect if aspect in aspects)
 
 
 def _known(cls: type[Any], data: dict[str, Any]) -> dict[str, Any]:

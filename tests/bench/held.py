@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.bench.back import seconds_until_back
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "scripts/snapbreaker"
 # $1: where the command's output goes, $2: the exit status in the end. It goes on when standard input is closed.
@@ -43,6 +46,7 @@ class HeldRun:
             *options,
             "--",
         ]
+        self.back = 0.0  # seconds until everything was back, once it was let go
         self._process = subprocess.Popen([*entry, *own, *held], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.id = ""
 
@@ -68,8 +72,7 @@ class HeldRun:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
-        for _ in self._process.stdout:
-            pass
+        self.back = seconds_until_back(self._process.stdout, time.time())
         return self._process.wait()
 
     def end(self, expected: int) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Protocol
 
+from tests.bench import tree
+from tests.bench.back import seconds_until_back
 from tests.bench.held import LAUNCHER, HeldRun
 from tests.bench.measure import run, settle
 
@@ -26,7 +30,8 @@ exec snapper --no-dbus --config bench "$@"
 
 class Undo(Protocol):
     """One way back: ``change`` runs the program that changes the directory, with what has to come before it;
-    ``undo`` puts all back; ``after`` forgets.
+    ``undo`` puts all back, and returns the seconds until that was done where it does more than that; ``after``
+    forgets.
     """
 
     name: str
@@ -34,7 +39,7 @@ class Undo(Protocol):
 
     def change(self, directory: Path, files: int, paths: int) -> None: ...
 
-    def undo(self) -> None: ...
+    def undo(self) -> float | None: ...
 
     def after(self) -> None: ...
 
@@ -62,8 +67,9 @@ class Halted:
         )
         self._run.until_done()
 
-    def undo(self) -> None:
+    def undo(self) -> float:
         self._run.end(expected=1)
+        return self._run.back
 
     def after(self) -> None:
         run(LAUNCHER, "--quiet", "--store", self._store, "checkpoint", "delete", self._run.id)
@@ -84,8 +90,10 @@ class Snapbreaker:
         self._id = made.strip()
         run(*changer(directory, files, paths))
 
-    def undo(self) -> None:
-        run(*self._verb, "rollback", self._id)
+    def undo(self) -> float:
+        started = time.time()
+        events = run(*self._verb, "rollback", "--json", self._id)
+        return seconds_until_back(events.encode().splitlines(), started)
 
     def after(self) -> None:
         run(*self._verb, "checkpoint", "delete", self._id)
@@ -150,3 +158,33 @@ class Rsync:
 
     def _sync(self, source: Path, target: Path) -> None:
         run("rsync", "-aHAX", "--delete", f"{source}/", f"{target}/")
+
+
+class Bare:
+    """The system calls that the way back takes, and no more (``tests.bench.bare``)."""
+
+    name = "the bare system calls"
+    leaves = frozenset({b"slots"})
+
+    def __init__(self, snapshots: bool) -> None:
+        self._snapshots = snapshots
+
+    def change(self, directory: Path, files: int, paths: int) -> None:
+        self._arguments = [str(directory), str(directory.with_name("kept")), str(files), str(paths)]
+        kept = Path(self._arguments[1])
+        if self._snapshots:
+            run("btrfs", "subvolume", "snapshot", "-r", directory, kept)
+        else:
+            tree.keep(directory, kept, files, paths)
+        run(*changer(directory, files, paths))
+
+    def undo(self) -> None:
+        run(sys.executable, "-m", "tests.bench.bare", *self._arguments)
+
+    def after(self) -> None:
+        kept = Path(self._arguments[1])
+        if self._snapshots:
+            run("btrfs", "subvolume", "delete", kept)
+        else:
+            shutil.rmtree(kept)
+        shutil.rmtree(f"{self._arguments[0]}/slots")

@@ -12,7 +12,6 @@ from hypothesis import given
 
 from snapbreaker.backend import Stored
 from snapbreaker.files.diff import diff
-from snapbreaker.files.entry import Aspect
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.narrowed import narrowed
 from snapbreaker.files.proof import Proof
@@ -25,7 +24,7 @@ from tests.lab.operations import Operation, apply
 from tests.lab.random_operations import examples, steps
 
 
-def differences(old: Tree, new: Tree, stored: Stored, below: bytes = b"") -> list[tuple[bytes, Aspect]]:
+def differences(old: Tree, new: Tree, stored: Stored, below: bytes = b"") -> list[tuple[bytes, int]]:
     proof = Proof.from_dict(stored.data["proof"])
     return sorted((one.path, one.aspects) for one in diff(old, new, stored.policy, proof, below))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -116,3 +117,26 @@ def test_a_hard_link_that_leaves_the_scope_is_told(tool: Tool, filesystem: LoopF
     (difference,) = tool.report()["differences"]
     assert difference["path"] == str(root / "inside")
     assert "1 hard links instead of 2" in difference["text"]
+
+
+@pytest.mark.parametrize("seconds", [-(2**31) + 1, 9_300_000_000, 15_032_385_000])
+def test_times_before_1902_and_after_2262(tool: Tool, filesystem: LoopFilesystem, seconds: int) -> None:
+    """64 bits of nanoseconds end in 2262; ext4's times in 2446."""
+    root = filesystem.path / "scope"
+    (root / "directory").mkdir(parents=True)
+    for name in ("changed", "removed", "touched", "directory"):
+        if name != "directory":
+            (root / name).write_text(name)
+        os.utime(root / name, (seconds, seconds))
+    before = comparer.snapshot(root)
+    script = (
+        f"cd {root}; touch -d @{seconds} new; echo more >> changed; rm removed; touch touched; mv directory other"
+    )
+    assert tool.run(root, "sh", "-c", f"{script}; false").status == 1
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+    assert tool.run(root, "sh", "-c", script).status == 0
+    after = comparer.snapshot(root)
+    assert tool("rollback", "--last", "--yes").status == 0
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+    assert tool("rollback", "--last", "--redo", "--yes").status == 0
+    assert comparer.differences(after, comparer.snapshot(root)) == []

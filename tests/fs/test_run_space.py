@@ -84,6 +84,17 @@ def test_inodes_run_out(tool: Tool, make_filesystem: MakeFilesystem) -> None:
     assert_halted(tool, root, script, b"inodes are left free")
 
 
+def test_the_store_fills(small: LoopFilesystem, make_filesystem: MakeFilesystem) -> None:
+    """It lies on a filesystem that is none of the run's."""
+    tool, root = Tool(small.path), make_filesystem("ext4", size=64 * MIB).path / "root"
+    root.mkdir()
+    (root / "file").write_text("before")
+    script = "for n in $(seq 1000); do head -c 2M /dev/urandom >>%s || echo met the end; sleep 0.05; done"
+    assert_halted(
+        tool, root, f"touch changed; {script % (small.path / 'ballast')}", b"would endanger the rollback"
+    )
+
+
 def test_what_the_guard_saves_fills_the_vault(tool: Tool, make_filesystem: MakeFilesystem) -> None:
     filesystem = make_filesystem("ext4", size=320 * MIB)
     root = filesystem.path / "root"

@@ -98,8 +98,10 @@ def attach(image: Path, path: Path, fstype: str) -> Disk:
 
 
 def detach(image: Path) -> None:
-    """Until it is really gone: a mount in a namespace that is about to end holds the loop device for a moment."""
-    deadline = time.monotonic() + 30
+    """Until it is really gone: a mount in a namespace that is about to end, that of another test maybe, holds the
+    loop device meanwhile.
+    """
+    deadline = time.monotonic() + 120
     while _run("losetup", "-n", "-O", "NAME", "-j", str(image)).strip():
         sessions.detach(image)
         if time.monotonic() > deadline:

@@ -20,7 +20,7 @@ from snapbreaker.files.touched import Touched
 from snapbreaker.files.tree import Content, Tree
 from snapbreaker.files.verify import verify
 
-Changes = dict[bytes, Aspect]
+Changes = dict[bytes, int]
 DAY = 86_400 * 10**9
 
 

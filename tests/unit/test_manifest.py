@@ -44,7 +44,11 @@ def write(path: Path, count: int) -> list[Entry]:
     return entries
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(ROWS)
 def test_round_trip(tmp_path: Path, rows: Rows) -> None:
     path = str(tmp_path / "manifest")

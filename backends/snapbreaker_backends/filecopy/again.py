@@ -16,8 +16,8 @@ from typing import NamedTuple
 from snapbreaker.files.bounds import Bounds
 from snapbreaker.files.entry import Entry, sort_key
 from snapbreaker.files.live import LiveTree
-from snapbreaker.files.manifest import ManifestTree, unpack_entries, unpack_records
-from snapbreaker.files.manifest_format import RECORDS_PER_BLOCK
+from snapbreaker.files.manifest import ManifestTree
+from snapbreaker.files.manifest_format import RECORDS_PER_BLOCK, Records
 from snapbreaker.files.manifest_writer import ManifestWriter
 from snapbreaker_backends.filecopy.copies import Copies, PackedBlock, Recorded
 from snapbreaker_backends.filecopy.regions import in_region
@@ -55,8 +55,8 @@ class Again:
         with ManifestTree(first) as tree, ManifestWriter(again) as writer:
             stops = [sort_key(block.first) for block in tree.index[1:]]
             for number, (block, raw) in enumerate(tree.blocks()):
-                data = zlib.decompress(raw)
-                entries = list(unpack_entries(data))
+                recorded = Records(zlib.decompress(raw))
+                entries = recorded.entries
                 found = pending + list(islice(live, max(0, len(entries) - len(pending))))
                 pending = []
                 if found == entries and not self._is_pictured(entries):
@@ -64,7 +64,8 @@ class Again:
                 else:
                     stop = stops[number] if number < len(stops) else None
                     found, pending = _until(stop, found, live)
-                    self._compare(dict(unpack_records(data)), found, writer, changed)
+                    known = dict(zip(entries, recorded.extras(), strict=True))
+                    self._compare(known, found, writer, changed)
                 count += len(found)
                 tell(count)
             while rest := pending or list(islice(live, RECORDS_PER_BLOCK)):

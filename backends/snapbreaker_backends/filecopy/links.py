@@ -10,10 +10,13 @@ from __future__ import annotations
 import errno
 import glob
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 
+from snapbreaker.files.remove import unlink
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.inode import link_fd
+from snapbreaker.parallel import in_parallel, part, processes_for
 
 LINKS = "links"  # in the vault
 
@@ -66,8 +69,7 @@ class LinkVault:
         for directory in os.listdir(self.fd):
             fd = os.open(directory, _DIRECTORY, dir_fd=self.fd)
             try:
-                for name in os.listdir(fd):
-                    self.inodes.add(int(name))
+                self.inodes.add_near(int(directory, 16) << _SHIFT, map(int, os.listdir(fd)))
             finally:
                 os.close(fd)
         return self.inodes
@@ -109,23 +111,54 @@ def links_of_all(vault_base: str, but: str = "") -> list[InodeSet]:
 
 
 def remove_links(vault: str) -> None:
-    """Remove all links of a vault. Idempotent."""
+    """Remove all links of a vault, by several processes. Idempotent. Raises OSError when one stays: all others are
+    gone then.
+    """
     path = os.path.join(vault, LINKS)
     try:
         top = os.open(path, _DIRECTORY)
     except FileNotFoundError:
         return
     try:
-        for directory in os.listdir(top):
+        directories = sorted(os.listdir(top))
+        processes = processes_for(len(directories) << _SHIFT)
+        failures = in_parallel(
+            processes, lambda number: _remove(top, part(directories, number, processes)), again=True
+        )
+    finally:
+        os.close(top)
+    for failure in filter(None, failures):
+        raise failure
+    with suppress(FileNotFoundError):
+        os.rmdir(path)
+
+
+def _remove(top: int, directories: Sequence[str]) -> OSError | None:
+    """The first failure: an active swap file, for one, cannot be unlinked. Files that are immutable meanwhile can,
+    and stay that under their own names.
+    """
+    failure: OSError | None = None
+    for directory in directories:
+        with suppress(FileNotFoundError):
             fd = os.open(directory, _DIRECTORY, dir_fd=top)
             try:
                 for name in os.listdir(fd):
-                    with suppress(FileNotFoundError):
+                    try:
                         os.unlink(name, dir_fd=fd)
+                    except FileNotFoundError:
+                        pass
+                    except PermissionError:
+                        failure = _unlink_locked(fd, name) or failure
+                if not os.listdir(fd):
+                    os.rmdir(directory, dir_fd=top)
             finally:
                 os.close(fd)
-            os.rmdir(directory, dir_fd=top)
-    finally:
-        os.close(top)
-    with suppress(FileNotFoundError):
-        os.rmdir(path)
+    return failure
+
+
+def _unlink_locked(fd: int, name: str) -> OSError | None:
+    try:
+        unlink(fd, os.fsencode(name))
+    except OSError as error:
+        return error
+    return None
