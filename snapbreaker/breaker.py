@@ -39,6 +39,7 @@ from snapbreaker.linux.memory import lock_memory
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.monitor import Monitor
 from snapbreaker.monitor.process_tree import ProcessTree
+from snapbreaker.monitor.programs import programs_running
 from snapbreaker.monitor.rules import RuleSet
 from snapbreaker.monitor.spawn import resolve_command
 from snapbreaker.monitor.watched import RunSpec, Watched
@@ -184,7 +185,9 @@ def _watch(
 ) -> Watched:
     """Run the command under the monitor. Afterwards, if it tripped, none of its processes is left."""
     record, narrator, tree = story.record, story.narrator, around.tree
-    judge = Judge(request.rules, strict=request.strict)
+    judge = Judge(
+        request.rules, strict=request.strict, programs=lambda: programs_running(around.tree.command_lines())
+    )
     log = OutputLog(record.path)
     _enter_running(record, tree)
     lock_memory()

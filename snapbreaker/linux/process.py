@@ -104,6 +104,13 @@ def has_environment(pid: int, marker: bytes) -> bool:
         return False
 
 
+def command_line(pid: int) -> list[str]:
+    """The arguments of a process (proc_pid_cmdline(5)); empty for a kernel thread and for one that is gone."""
+    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as stream:
+        return [os.fsdecode(word) for word in stream.read(4096).split(b"\0") if word]
+    return []
+
+
 def cgroup_of(pid: int) -> str | None:
     """Path in the v2 hierarchy, as this process' cgroup namespace sees it; None without v2 or without pid."""
     with suppress(OSError):

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import BinaryIO
 
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.history import History
 from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, pieces, segments
 from snapbreaker.monitor.rule import Rule
-from snapbreaker.monitor.rules import RuleSet
+from snapbreaker.monitor.rules import Contexts, RuleSet
 
+LOOK = 0.1  # seconds between two looks at what runs, while there is output
 PATIENCE = 0.5  # seconds that a partial line waits for its end before it is judged as it stands
 
 
 class Judge:
     """Judges every line of every source once it is complete, and a partial one (a prompt) after PATIENCE seconds.
 
-    Sources are told apart by name and begin with the first ``feed``. Memory is bounded, whatever is fed. No system
-    call is made but reading the clock.
+    Sources are told apart by name and begin with the first ``feed``. Memory is bounded, whatever is fed.
+    ``programs`` tells the names of the programs that run now; it is asked every LOOK seconds of output and before
+    a line trips, so that the pack of a tool that a script has started judges its lines. No other system call is
+    made but reading the clock.
     """
 
     def __init__(
@@ -27,9 +30,12 @@ class Judge:
         rules: RuleSet,
         *,
         strict: bool = False,
+        programs: Callable[[], Iterable[str]] = tuple,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.programs = programs
+        self._looked = 0.0
         self._rules, self._strict = rules, strict
         self._now, self._monotonic = now, monotonic
         self._streams: dict[str, _Stream] = {}
@@ -47,6 +53,8 @@ class Judge:
     def feed(self, source: str, data: bytes) -> list[Issue]:
         """Judge the lines that ``data`` completes."""
         stream = self._stream(source)
+        if self._monotonic() - self._looked >= LOOK:
+            self._look()
         issues: list[Issue] = []
         for start in range(0, len(data), BLOCK):
             block = stream.reader.feed(data[start : start + BLOCK])
@@ -94,18 +102,30 @@ class Judge:
     def _judge(self, stream: _Stream, block: Block) -> list[Issue]:
         now = self._now()
         self._history.add(stream.source, block, now)
-        spans: Iterable[tuple[int, int]]
-        if self._strict or self._rules.always:
-            spans = segments(block.data)
-        else:
-            spans = self._rules.prefilter.spans(block.data)
         issues: list[Issue] = []
         number, counted = block.first, 0
-        for start, end in spans:
-            number += block.data.count(b"\n", counted, start)
-            counted = start
-            issues += self._judge_segment(stream, number, block.data[start:end], now)
+        rules = None
+        while rules is not self._rules:  # a line that brings in a pack is judged by it, and so are the next ones
+            rules = self._rules
+            for start, end in self._spans(block.data, counted):
+                number += block.data.count(b"\n", counted, start)
+                counted = start
+                issues += self._judge_segment(stream, number, block.data[start:end], now)
+                if rules is not self._rules:
+                    counted = end
+                    break
         return issues
+
+    def _spans(self, data: bytes, start: int) -> Iterable[tuple[int, int]]:
+        """The segments from ``start`` on that some rule could match."""
+        rest = data[start:]
+        every = self._strict or self._rules.always
+        found = segments(rest) if every else self._rules.prefilter.spans(rest)
+        return ((start + a, start + b) for a, b in found)
+
+    def _look(self) -> None:
+        self._looked = self._monotonic()
+        self._rules = self._rules.for_programs(self.programs())
 
     def _judge_partial(self, stream: _Stream) -> list[Issue]:
         data, now = stream.reader.partial_data(), self._now()
@@ -116,14 +136,29 @@ class Judge:
     def _judge_segment(self, stream: _Stream, number: int, segment: bytes, now: float) -> Iterable[Issue]:
         for piece in pieces(segment):
             text = decode(piece)
-            rule = self._rules.judge(text, self._rules.prefilter.needles(piece))
+            rule, contexts = self._rule(stream, number, text, piece)
             if rule and stream.is_new(number, rule.full_name):
                 yield _issue(rule, stream.source, number, text, now)
-            elif not rule and self._is_unexpected(text) and stream.is_new(number, "strict"):
+            elif not rule and self._is_unexpected(text, contexts) and stream.is_new(number, "strict"):
                 yield _unexpected(stream.source, number, text, now)
 
-    def _is_unexpected(self, text: str) -> bool:
-        return self._strict and bool(text) and not self._rules.expects(text)
+    def _rule(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Rule | None, Set[str]]:
+        """What the line trips by the packs of all tools that run now or that it tells of."""
+        needles = self._rules.prefilter.needles(piece)
+        before, self._rules = self._rules, self._rules.for_line(text, needles)
+        if self._rules is not before:
+            needles = self._rules.prefilter.needles(piece)
+        contexts = stream.contexts.at(number, text, needles, self._rules.contexts)
+        rule = self._rules.judge(text, needles, contexts)
+        if rule:
+            before = self._rules
+            self._look()
+            if self._rules is not before:
+                return self._rules.judge(text, self._rules.prefilter.needles(piece), contexts), contexts
+        return rule, contexts
+
+    def _is_unexpected(self, text: str, contexts: Set[str]) -> bool:
+        return self._strict and bool(text) and not self._rules.expects(text, contexts)
 
 
 class _Stream:
@@ -132,6 +167,7 @@ class _Stream:
     def __init__(self, source: str) -> None:
         self.source = source
         self.reader = LineReader()
+        self.contexts = Contexts()
         self.due: float | None = None
         self._charged: tuple[int, set[str]] = (0, set())
 

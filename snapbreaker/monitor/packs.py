@@ -18,10 +18,13 @@ from snapbreaker.errors import UsageError
 from snapbreaker.monitor import patterns
 from snapbreaker.monitor.prefilter import words_of
 from snapbreaker.monitor.programs import programs_of
-from snapbreaker.monitor.rule import Pack, Rule, RuleType, compiled
+from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger, compiled
 
 DEFAULT = "default"
-BUILT_IN = ("apt", DEFAULT)  # snapbreaker/rules/NAME.toml
+BUILT_IN = (  # snapbreaker/rules/NAME.toml
+    *("ansible", "apt", "build", "cargo", "coreutils", "curl", "database", DEFAULT, "docker", "git", "go", "java"),
+    *("node", "pip", "python", "ssh", "systemd", "terraform", "tests", "web"),
+)
 
 _FLAGS = {"ascii": re.ASCII, "ignorecase": re.IGNORECASE, "verbose": re.VERBOSE}
 _REASONS = {
@@ -32,7 +35,17 @@ _REASONS = {
     RuleType.UNEXPECTED: "the line says something that should not happen",
     RuleType.EXPECT: "a line of success",
 }
-_FILE_KEYS: dict[str, type] = {"pack": dict, "rule": list}
+_FILE_KEYS: dict[str, type] = {"pack": dict, "rule": list, "sign": list, "context": list}
+_SIGN_KEYS: dict[str, type] = {"pattern": str, "words": list}
+_CONTEXT_KEYS: dict[str, type] = {
+    "name": str,
+    "begin": str,
+    "begin_words": list,
+    "end": str,
+    "end_words": list,
+    "lines": int,
+}
+_TABLES = ("rule", "sign", "context")
 _PACK_KEYS: dict[str, type] = {"name": str, "description": str, "commands": list}
 _RULE_KEYS: dict[str, type] = {
     "name": str,
@@ -44,7 +57,9 @@ _RULE_KEYS: dict[str, type] = {
     "reason": str,
     "link": str,
     "examples": list,
+    "contexts": list,
 }
+_CONTEXT_LINES = 10_000  # after which a context that nothing ended is over
 
 
 class _Bad(Exception):
@@ -63,10 +78,14 @@ def _builtin_pack(name: str) -> Pack:
 
 
 @cache
-def _builtin_commands(name: str) -> frozenset[str]:
-    """For which programs the pack is chosen: told before its first rule."""
-    about = tomllib.loads(builtin_text(name).partition("\n[[rule]]")[0])
-    return frozenset(about.get("pack", {}).get("commands", ()))
+def builtin_head(name: str) -> Pack:
+    """The built-in pack without its rules: for which programs it is chosen, and by which lines; told first."""
+    return parse_pack(builtin_text(name).partition("\n[[rule]]")[0], f"{name}.toml", name, checked=True)
+
+
+def builtin_pack(name: str) -> Pack:
+    """The whole built-in pack. Read once."""
+    return _builtin_pack(name)
 
 
 @cache
@@ -83,7 +102,7 @@ def select_packs(argv: Sequence[str], files: Sequence[Path], profiles: Sequence[
 
     Raises UsageError for an unknown profile and for a file that is missing or bad.
     """
-    commands = {name: _builtin_commands(name) for name in BUILT_IN}
+    commands = {name: builtin_head(name).commands for name in BUILT_IN}
     programs = programs_of(argv, frozenset[str]().union(*commands.values()))
     chosen = [name for name in BUILT_IN if commands[name] & programs and name not in profiles]
     for name in profiles:
@@ -120,16 +139,52 @@ def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> P
         name = about.get("name", name)
     except _Bad as error:
         raise UsageError(f"{origin}: {error}") from None
+    signs = _triggers(data, origin)
+    contexts = _contexts(data, origin, name)
     for index, table in enumerate(data.get("rule", [])):
         try:
             rules.append(_rule(table, name, {rule.name for rule in rules}, checked))
+            if unknown := rules[-1].contexts - {context.full_name for context in contexts}:
+                raise _Bad("no such context in this file: " + ", ".join(sorted(unknown)))
         except _Bad as error:
             where = (
                 f"rule {table['name']!r}" if isinstance(table, dict) and "name" in table else f"rule {index + 1}"
             )
             raise UsageError(f"{origin}:{_line_of_rule(text, index)}: {where}: {error}") from None
     commands = frozenset(about.get("commands", []))
-    return Pack(name, origin, tuple(rules), commands, about.get("description", ""))
+    return Pack(name, origin, tuple(rules), commands, about.get("description", ""), signs, contexts)
+
+
+def _triggers(data: Mapping[str, Any], origin: str) -> tuple[Trigger, ...]:
+    found = []
+    for index, table in enumerate(data.get("sign", [])):
+        try:
+            _check_keys(table, _SIGN_KEYS)
+            found.append(_trigger(_needed(table, "pattern"), table.get("words", [])))
+        except _Bad as error:
+            raise UsageError(f"{origin}: sign {index + 1}: {error}") from None
+    return tuple(found)
+
+
+def _contexts(data: Mapping[str, Any], origin: str, pack: str) -> tuple[Context, ...]:
+    found = []
+    for index, table in enumerate(data.get("context", [])):
+        try:
+            _check_keys(table, _CONTEXT_KEYS)
+            begin = _trigger(_needed(table, "begin"), table.get("begin_words", []))
+            end = _trigger(_needed(table, "end"), table.get("end_words", []))
+            found.append(Context(pack, _needed(table, "name"), begin, end, table.get("lines", _CONTEXT_LINES)))
+        except _Bad as error:
+            raise UsageError(f"{origin}: context {index + 1}: {error}") from None
+    return tuple(found)
+
+
+def _trigger(pattern: str, words: Sequence[str]) -> Trigger:
+    _check_pattern(pattern, 0, RuleType.ERROR)
+    phrases, literals = _needles({"words": words}, pattern, 0)
+    if not phrases and not literals:
+        raise _Bad(f"{pattern!r}: give words that each match holds, since not every line can be tried")
+    return Trigger(pattern, phrases, literals)
 
 
 def _rule(table: Any, pack: str, taken: set[str], checked: bool) -> Rule:
@@ -157,6 +212,7 @@ def _rule(table: Any, pack: str, taken: set[str], checked: bool) -> Rule:
         literals,
         table.get("link", ""),
         tuple(table.get("examples", ())),
+        frozenset(f"{pack}/{context}" for context in table.get("contexts", ())),
     )
 
 
@@ -202,7 +258,7 @@ def _check_keys(table: Any, known: Mapping[str, type]) -> None:
             raise _Bad(f"unknown key {key!r}; there are: " + ", ".join(known))
         if not isinstance(value, known[key]):
             raise _Bad(f"{key!r} must be a {'string' if known[key] is str else known[key].__name__}")
-        if isinstance(value, list) and key != "rule" and not all(isinstance(item, str) for item in value):
+        if isinstance(value, list) and key not in _TABLES and not all(isinstance(item, str) for item in value):
             raise _Bad(f"{key!r} must be a list of strings")
 
 

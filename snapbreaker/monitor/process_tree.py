@@ -27,6 +27,7 @@ from snapbreaker.linux.process import (
     become_subreaper,
     boot_id,
     cgroup_of,
+    command_line,
     has_environment,
     identify,
     is_alive,
@@ -112,6 +113,11 @@ class ProcessTree:
         for pid in self._scope_members(found - inside):
             found |= self._closure(seen, {pid})
         return {pid: seen[pid] for pid in sorted(found) if pid in seen and not seen[pid].dead}
+
+    def command_lines(self, most: int = 100) -> list[list[str]]:
+        """The command lines of the processes in the run's cgroup, of the ``most`` youngest at most."""
+        pids = sorted(self.cgroup.pids(), reverse=True)[:most] if self.cgroup else []
+        return [words for pid in pids if (words := command_line(pid))]
 
     def _outside(self, seen: dict[int, Process]) -> set[int]:
         """Where the search for processes outside the cgroup starts."""

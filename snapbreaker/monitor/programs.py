@@ -5,7 +5,7 @@ from __future__ import annotations
 import os.path
 import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash"})
 _OPERATORS = frozenset(";&|()\n")
@@ -76,6 +76,18 @@ def programs_of(argv: Sequence[str], known: Collection[str]) -> frozenset[str]:
             found |= _command_option(argv[index + 1 :], known)
         elif name in known or not wrapped:
             return frozenset(found | _module(name, argv[index + 1 :]))
+    return frozenset(found)
+
+
+def programs_running(command_lines: Iterable[Sequence[str]]) -> frozenset[str]:
+    """Names of the programs that processes run, also of a script behind its interpreter."""
+    found = set[str]()
+    for words in command_lines:
+        name = os.path.basename(words[0].split()[0]) if words[0].strip() else ""
+        found.add(name)
+        if re.fullmatch(r"(?:python|perl|ruby|node|php|sh|bash|dash)[\d.]*", name) and len(words) > 1:
+            operands = [word for word in words[1:] if not word.startswith("-")]
+            found |= {os.path.basename(word) for word in operands[:1]} | _module(name, words[1:])
     return frozenset(found)
 
 

@@ -57,6 +57,7 @@ class Rule:
     literals: frozenset[bytes] = frozenset()
     link: str = ""
     examples: tuple[str, ...] = ()
+    contexts: frozenset[str] = frozenset()  # PACK/NAME; the rule counts only while one of them is on; none: always
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -79,10 +80,48 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Trigger:
+    """A pattern that changes what is judged: the banner of a tool, the begin or the end of a context.
+
+    ``phrases`` and ``literals`` are the prefilter, as those of a rule, and never both empty.
+    """
+
+    source: str
+    phrases: frozenset[bytes] = frozenset()
+    literals: frozenset[bytes] = frozenset()
+
+    @property
+    def needles(self) -> frozenset[bytes]:
+        return self.phrases | self.literals
+
+    def matches(self, text: str, needles: set[bytes]) -> bool:
+        return not self.needles.isdisjoint(needles) and bool(compiled(self.source, 0).search(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A part of a source's lines: from one that matches ``begin`` to the next that matches ``end``, both within.
+
+    It ends by itself ``lines`` lines after its begin.
+    """
+
+    pack: str
+    name: str
+    begin: Trigger
+    end: Trigger
+    lines: int
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.pack}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Pack:
     """The rules of one tool.
 
-    ``commands`` are the programs for which it is chosen; ``origin`` says where it was read from.
+    ``commands`` are the programs for which it is chosen, ``signs`` the lines by which its tool is recognised;
+    ``origin`` says where it was read from.
     """
 
     name: str
@@ -90,3 +129,5 @@ class Pack:
     rules: tuple[Rule, ...]
     commands: frozenset[str] = frozenset()
     description: str = ""
+    signs: tuple[Trigger, ...] = ()
+    contexts: tuple[Context, ...] = ()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
-from snapbreaker.monitor.packs import select_packs
+from snapbreaker.monitor.packs import BUILT_IN, builtin_head, builtin_pack, select_packs
 from snapbreaker.monitor.prefilter import Prefilter
-from snapbreaker.monitor.rule import Pack, Rule, RuleType
+from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger
 
 BLANK = "\ufffc"  # stands for masked text: neither a word character nor white space, so it joins with nothing
 
@@ -21,17 +21,26 @@ class RuleSet:
     pack and all earlier ones; then the first issue rule decides that matches both the line as it is and what the
     masks left of it, unless an allow rule of this pack or a later one matches the whole line. Where no issue rule
     decides, the line is fine (in strict mode: if an allow or expect rule of any pack matches the whole line).
+
+    ``dormant`` are the names of built-in packs that join when their tool shows itself: ``for_line``,
+    ``for_programs``. A set never changes; these return another one.
     """
 
-    def __init__(self, packs: Iterable[Pack]) -> None:
+    def __init__(self, packs: Iterable[Pack], dormant: Iterable[str] = ()) -> None:
         self.packs = tuple(packs)
+        self.dormant = tuple(dormant)
+        self.contexts = tuple(context for pack in self.packs for context in pack.contexts)
+        self._signs = tuple((name, sign) for name in self.dormant for sign in builtin_head(name).signs)
+        triggers = [sign for _, sign in self._signs]
+        triggers += [trigger for context in self.contexts for trigger in (context.begin, context.end)]
         self._layers = tuple(_Layer(pack) for pack in reversed(self.packs))
         issues = [rule for pack in self.packs for rule in pack.rules if rule.type.trips]
+        prefiltered: list[Rule | Trigger] = [*issues, *triggers]
         self._unprepared = iter(self.rules)
         self.always = any(not rule.needles for rule in issues)
         self.prefilter = Prefilter(
-            (phrase for rule in issues for phrase in rule.phrases),
-            (literal for rule in issues for literal in rule.literals),
+            (phrase for one in prefiltered for phrase in one.phrases),
+            (literal for one in prefiltered for literal in one.literals),
         )
 
     @classmethod
@@ -41,7 +50,24 @@ class RuleSet:
         ``argv`` is looked through (``sudo``, ``chroot ROOT``, ``sh -c '…'``). Raises UsageError for an unknown
         profile and for a bad file: name of the file, the rule and the reason.
         """
-        return cls(select_packs(argv, files, profiles))
+        packs = select_packs(argv, files, profiles)
+        return cls(packs, [name for name in BUILT_IN if name not in {pack.name for pack in packs}])
+
+    def for_line(self, text: str, needles: set[bytes]) -> RuleSet:
+        """The set with the packs whose tool is recognised by this line."""
+        return self._with({name for name, sign in self._signs if sign.matches(text, needles)})
+
+    def for_programs(self, programs: Iterable[str]) -> RuleSet:
+        """The set with the packs of the programs that were seen to run."""
+        names = frozenset(programs)
+        return self._with({name for name in self.dormant if builtin_head(name).commands & names})
+
+    def _with(self, names: set[str]) -> RuleSet:
+        """What joins later is asked later than what the command line called for: right before ``default``."""
+        if not names:
+            return self
+        packs = [self.packs[0], *map(builtin_pack, sorted(names)), *self.packs[1:]]
+        return RuleSet(packs, [name for name in self.dormant if name not in names])
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -53,12 +79,15 @@ class RuleSet:
         rule = next(self._unprepared, None)
         return rule is not None and bool(rule.pattern)
 
-    def judge(self, text: str, needles: set[bytes]) -> Rule | None:
-        """The issue rule that ``text`` trips, or None. ``needles`` are those of the prefilter that it holds."""
-        candidates = [(layer, layer.candidates(text, needles)) for layer in self._layers]
+    def judge(self, text: str, needles: set[bytes], contexts: Set[str] = frozenset()) -> Rule | None:
+        """The issue rule that ``text`` trips, or None.
+
+        ``needles`` are those of the prefilter that it holds, ``contexts`` the names of those that are on.
+        """
+        candidates = [(layer, layer.candidates(text, needles, contexts)) for layer in self._layers]
         if not any(rules for _, rules in candidates):
             return None
-        candidates = list(itertools.takewhile(lambda entry: not entry[0].allows(text), candidates))
+        candidates = list(itertools.takewhile(lambda entry: not entry[0].allows(text, contexts), candidates))
         masked = text
         for layer, rules in candidates:
             masked = layer.mask(masked)
@@ -67,9 +96,9 @@ class RuleSet:
                     return rule
         return None
 
-    def expects(self, text: str) -> bool:
+    def expects(self, text: str, contexts: Set[str] = frozenset()) -> bool:
         """Strict mode: whether some rule names this line as one of success."""
-        return any(layer.allows(text) or layer.expects(text) for layer in self._layers)
+        return any(layer.allows(text, contexts) or layer.expects(text) for layer in self._layers)
 
 
 class _Layer:
@@ -86,19 +115,46 @@ class _Layer:
             text = rule.pattern.sub(_blank, text)
         return text
 
-    def candidates(self, text: str, needles: set[bytes]) -> list[Rule]:
+    def candidates(self, text: str, needles: set[bytes], contexts: Set[str]) -> list[Rule]:
         """The issue rules that match when nothing is masked."""
         return [
             rule
             for rule, wanted in self._issues
-            if (not wanted or not wanted.isdisjoint(needles)) and rule.pattern.search(text)
+            if (not wanted or not wanted.isdisjoint(needles))
+            and _counts(rule, contexts)
+            and rule.pattern.search(text)
         ]
 
-    def allows(self, text: str) -> bool:
-        return any(rule.pattern.fullmatch(text) for rule in self._allow)
+    def allows(self, text: str, contexts: Set[str]) -> bool:
+        return any(_counts(rule, contexts) and rule.pattern.fullmatch(text) for rule in self._allow)
 
     def expects(self, text: str) -> bool:
         return any(rule.pattern.fullmatch(text) for rule in self._expect)
+
+
+class Contexts:
+    """Which contexts of one source are on. Memory: one number for each."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, int] = {}
+
+    def at(self, number: int, text: str, needles: set[bytes], known: Iterable[Context]) -> Set[str]:
+        """The contexts of this line; what it ends is on for the last time."""
+        on = set[str]()
+        for context in known:
+            name = context.full_name
+            if context.begin.matches(text, needles):
+                self._begun[name] = number
+                on.add(name)
+            elif name in self._begun:
+                on.add(name)
+                if number - self._begun[name] >= context.lines or context.end.matches(text, needles):
+                    del self._begun[name]
+        return on
+
+
+def _counts(rule: Rule, contexts: Set[str]) -> bool:
+    return not rule.contexts or not rule.contexts.isdisjoint(contexts)
 
 
 def _blank(match: re.Match[str]) -> str:

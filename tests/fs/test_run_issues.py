@@ -265,3 +265,14 @@ def test_usage_errors(tool: Tool, scope: Path) -> None:
     assert tool.run(Path("/proc"), "true").status == 2
     assert tool("rollback", "--last").status == 2
     assert tool("no-such-verb").status == 2
+
+
+def test_the_pack_of_a_tool_that_a_script_starts(shell: Shell, tmp_path: Path) -> None:
+    """Told by its process alone: neither the command line nor a line before tells of apt."""
+    line = "echo 'Setting up warn (1.0) ...'; sleep 0.1\n"
+    for name, text in {"apt-get": line, "deploy": f"{tmp_path}/apt-get\n", "other": line}.items():
+        (tmp_path / name).write_text("#!/bin/sh\n" + text)
+        (tmp_path / name).chmod(0o755)
+    assert shell(f"{tmp_path}/other").status == 1
+    assert shell(f"{tmp_path}/deploy").status == 0
+    assert shell.kept()

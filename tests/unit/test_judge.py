@@ -158,3 +158,59 @@ def test_check_log(rules: RuleSet, status: int, expected: IssueType | None) -> N
     first = check_log(rules, io.BytesIO(b"a\nERROR: 1\nERROR: 2"), source="log", status=1)
     assert first is not None
     assert (first.line, first.time) == ("ERROR: 1", 0.0)
+
+
+GO_TEST = b"=== RUN   TestA\n2026/01/02 error: as expected\n--- PASS: TestA (0.00s)\nERROR: x\n"
+
+
+def test_a_pack_joins_at_the_line_that_shows_its_tool() -> None:
+    judge = Judge(RuleSet.for_command(["bash", "deploy.sh"]))
+    assert judge.feed("s", b"WARNING: Running pip as the 'root' user can result in broken permissions.\n"), (
+        "no pip yet"
+    )
+    warning = b"WARNING: Running pip as the 'root' user can result in broken permissions\n"
+    assert judge.feed("s", b"Collecting deprecated\n" + warning) == []
+    assert [issue.line for issue in judge.feed("s", b"ERROR: No matching distribution\n")] == [
+        "ERROR: No matching distribution"
+    ]
+
+
+def test_a_pack_joins_when_its_program_runs(clock: Clock) -> None:
+    running: list[str] = []
+    judge = Judge(RuleSet.for_command(["./deploy"]), programs=lambda: running, monotonic=clock)
+    line = b"debug1: load_hostkeys: fopen /x: No such file or directory\n"
+    assert [issue.line_number for issue in judge.feed("s", b"Setting up warn (1.0) ...\n")] == [1]
+    running.append("apt-get")
+    assert judge.feed("s", b"Setting up warn (1.0) ...\n") == [], "looked again before the line tripped"
+    assert judge.feed("s", line) == [], "the line itself tells of ssh"
+
+
+def test_a_context_is_one_of_its_source_and_ends() -> None:
+    judge = Judge(RuleSet.for_command(["go", "test"]))
+    assert [issue.line_number for issue in judge.feed("a", GO_TEST)] == [4]
+    judge.feed("a", b"=== RUN   TestB\n")
+    assert len(judge.feed("b", b"2026/01/02 error: not in a test\n")) == 1
+    assert len(judge.feed("a", b"--- FAIL: TestB (0.00s)\n")) == 1
+
+
+def test_a_context_that_nothing_ends_is_over_after_its_lines() -> None:
+    pack = parse_pack(
+        """
+        [[context]]
+        name = "block"
+        begin = "^BEGIN BLOCK"
+        end = "^END BLOCK"
+        lines = 3
+        [[rule]]
+        name = "in-block"
+        type = "ERROR"
+        pattern = "trouble"
+        contexts = ["block"]
+        """,
+        "x.toml",
+        "x",
+    )
+    judge = Judge(RuleSet([pack]))
+    assert judge.feed("s", b"trouble\nBEGIN BLOCK\n") == []
+    issues = judge.feed("s", b"trouble\nfine\ntrouble\ntrouble\nEND BLOCK\n")
+    assert [issue.line_number for issue in issues] == [3, 5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import tomllib
 from pathlib import Path
@@ -21,6 +22,7 @@ LOGS = tomllib.loads((CORPUS / "index.toml").read_text())["log"]
 BUILTIN = [rule for pack in builtin_packs().values() for rule in pack.rules]
 APT = RuleSet.for_command(["apt-get", "install"])
 DEFAULT = RuleSet.for_command([])
+EVERYTHING = RuleSet.for_command([], profiles=[name for name in BUILT_IN if name != packs.DEFAULT])
 
 
 def trips(line: str, rules: RuleSet = DEFAULT) -> IssueType | None:
@@ -30,16 +32,26 @@ def trips(line: str, rules: RuleSet = DEFAULT) -> IssueType | None:
 
 @pytest.mark.parametrize("log", LOGS, ids=[log["file"] for log in LOGS])
 def test_real_logs(log: dict[str, object]) -> None:
-    rules = RuleSet.for_command(str(log["command"]).split())
+    rules = RuleSet.for_command(shlex.split(str(log["command"])))
     with (CORPUS / str(log["file"])).open("rb") as stream:
         issue = check_log(rules, stream, source="log")
     found = (issue.type.value, issue.line_number) if issue else (None, None)
     assert found == (log.get("type"), log.get("line")), issue
 
 
+@pytest.mark.parametrize("log", LOGS, ids=[log["file"] for log in LOGS])
+def test_no_pack_hides_what_another_finds(log: dict[str, object]) -> None:
+    """A deploy that runs every tool is judged by all packs."""
+    with (CORPUS / str(log["file"])).open("rb") as stream:
+        issue = check_log(EVERYTHING, stream, source="log")
+    assert (issue is None) == ("line" not in log), issue
+    if issue:
+        assert abs(issue.line_number - int(str(log["line"]))) <= 1, issue
+
+
 @pytest.mark.parametrize("rule", [r for r in BUILTIN if r.examples], ids=lambda rule: rule.full_name)
 def test_examples_trip_their_rule_through_the_prefilter(rule: Rule) -> None:
-    rules = RuleSet([*builtin_packs().values()])
+    rules = RuleSet([builtin_packs()[name] for name in dict.fromkeys([packs.DEFAULT, rule.pack])])
     for example in rule.examples:
         assert rule.pattern.search(example), example
         needles = rules.prefilter.needles(example.encode())
@@ -52,7 +64,7 @@ def test_every_builtin_pack_is_one_and_is_right() -> None:
     assert [path.stem for path in sorted(folder.glob("*.toml"))] == list(BUILT_IN)
     for name, pack in builtin_packs().items():
         assert parse_pack(builtin_text(name), pack.origin, name) == pack  # raises UsageError for a bad pattern
-        assert name == packs.DEFAULT or RuleSet.for_command([min(pack.commands)]).packs[-1] == pack
+        assert name == packs.DEFAULT or pack in RuleSet.for_command([min(pack.commands)]).packs
 
 
 @pytest.mark.parametrize("rule", BUILTIN, ids=lambda rule: rule.full_name)
@@ -253,6 +265,9 @@ GOOD = "[[rule]]\nname = 'fine'\ntype = 'ERROR'\npattern = 'x'\n\n"
         ("[[rule]]\nname='n'\ntype='ERROR'\npattern='a'\nwords=['--']\n", "finds nothing"),
         ("[[rule]]\nname='n'\ntype='ERROR'\npattern='a'\nliterals=['é']\n", "must be ASCII"),
         ("[[rule]]\nname='n'\ntype='ERROR'\npattern='a'\nwords=[1]\n", "must be a list of strings"),
+        ("[[rule]]\nname='n'\ntype='ERROR'\npattern='abc'\ncontexts=['gone']\n", "no such context"),
+        ("[[sign]]\npattern='^x$'\n", "sign 1: .*give words"),
+        ("[[context]]\nname='c'\nbegin='start'\n", "context 1: 'end' is missing"),
         (GOOD + GOOD, "f.toml:6: rule 'fine': the name is used twice"),
     ],
 )
