@@ -42,15 +42,10 @@ def rewritten(bundle: Path, target: Path, change: Callable[[str, bytes], bytes |
     return target
 
 
-def test_runs_alone_and_starts_quickly(bundle: Path) -> None:
-    seconds = []
-    for _ in range(3):
-        started = time.monotonic()
-        done = run(bundle, "--version")
-        seconds.append(time.monotonic() - started)
-        assert done.returncode == 0, done.stderr
-        assert __version__ in done.stdout
-    assert min(seconds) < 0.5
+def test_runs_alone(bundle: Path) -> None:
+    done = run(bundle, "--version")
+    assert done.returncode == 0, done.stderr
+    assert __version__ in done.stdout
     executed = subprocess.run([bundle, "--version"], capture_output=True, text=True)
     assert executed.stdout == done.stdout
 

@@ -23,7 +23,9 @@ from pathlib import Path
 LIMIT = 150  # seconds a scenario may take
 LONGEST = 400  # lines kept of a log: the tail of a longer one says nothing new
 WORK = Path("/srv/build")
-PATHS = "/opt/v/bin:/usr/lib/postgresql/15/bin"
+VENV = "/opt/v"  # with ansible, pytest and what else comes from PyPI
+PATHS = f"{VENV}/bin:/usr/lib/postgresql/15/bin"
+_HOST = r"https?://(?:[^/@\s]+@)?([\w-]+(?:\.[\w-]+)+(?::\d+)?)"
 VERSIONS = {
     "ansible": "ansible --version",
     "apt": "apt-get --version",
@@ -83,32 +85,34 @@ def scenarios(text: str) -> list[Scenario]:
 
 
 def scrubbed(data: bytes) -> bytes:
-    """Without the names of registries, mirrors and proxies; nothing else changes."""
+    """Without the names of registries, mirrors and proxies, and without this machine's paths; nothing else changes."""
     text = data.decode("utf-8", "surrogateescape")
-    for pattern, replacement in replacements():
+    for pattern, replacement in replacements(text):
         text = re.sub(pattern, replacement, text)
     return text.encode("utf-8", "surrogateescape")
 
 
-def replacements() -> list[tuple[str, str]]:
+def replacements(text: str) -> list[tuple[str, str]]:
+    """The hosts of this machine's settings, and those of all URLs in ``text`` but its own and those made up."""
     hosts = set[str]()
-    for path in ("/etc/pip.conf", "/root/.config/pip/pip.conf", "/root/.npmrc", "/etc/apt/sources.list"):
-        if Path(path).exists():
-            hosts.update(re.findall(r"https?://(?:[^/@\s]+@)?([\w.-]+(?::\d+)?)", Path(path).read_text()))
-    for source in Path("/etc/apt/sources.list.d").glob("*"):
-        hosts.update(re.findall(r"https?://([\w.-]+(?::\d+)?)", source.read_text()))
-    hosts.update(
-        ("deb.debian.org", "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "registry.yarnpkg.com")
-    )
-    hosts.update(("repo.maven.apache.org", "proxy.golang.org", "index.crates.io", "static.crates.io"))
-    for value in os.environ.values():
-        hosts.update(re.findall(r"^https?://(?:[^/@\s]+@)?([\w.-]+(?::\d+)?)", value))
-    named = [(rf"(?:[\w.%-]+(?::[^@/\s]+)?@)?{re.escape(host)}", "mirror.example.org") for host in hosts if host]
+    home = Path.home()
+    settings = [
+        Path("/etc/pip.conf"),
+        home / ".config/pip/pip.conf",
+        home / ".npmrc",
+        Path("/etc/apt/sources.list"),
+    ]
+    for path in (*settings, *Path("/etc/apt/sources.list.d").glob("*")):
+        if path.exists():
+            hosts.update(re.findall(_HOST, path.read_text()))
+    for said in (*os.environ.values(), text):
+        hosts.update(re.findall(_HOST, said))
+    named = [host for host in hosts if not re.match(r"localhost|127\.|.*\.(example|invalid|test)\b", host)]
+    interpreter = re.escape(sys.base_prefix)
     return [
-        *named,
-        (r"/root/\.pyenv/versions/[\d.]+|/root/\.pyenv/shims|/opt/v", "/usr/local"),
-        (r"/root/\.cargo", "/usr/local"),
-        (r"/root/", "/home/deploy/"),
+        *((rf"(?:[\w.%-]+(?::[^@/\s]+)?@)?{re.escape(host)}", "mirror.example.org") for host in named),
+        (rf"{interpreter}|{re.escape(VENV)}|{re.escape(str(home))}/\.cargo", "/usr/local"),
+        (re.escape(str(home)), "/home/deploy"),
     ]
 
 
