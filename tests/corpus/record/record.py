@@ -85,7 +85,7 @@ def scenarios(text: str) -> list[Scenario]:
 
 
 def scrubbed(data: bytes) -> bytes:
-    """Without the names of registries, mirrors and proxies, and without this machine's paths; nothing else changes."""
+    """Without the names of registries, mirrors and proxies, and without paths of this machine; else unchanged."""
     text = data.decode("utf-8", "surrogateescape")
     for pattern, replacement in replacements(text):
         text = re.sub(pattern, replacement, text)
