@@ -11,7 +11,8 @@ from snapbreaker.monitor.programs import programs_running
 
 def test_a_command_line_is_read() -> None:
     words = command_line(os.getpid())
-    assert words and os.path.basename(words[0]).startswith(os.path.basename(sys.executable)[:6])
+    assert words
+    assert os.path.basename(words[0]).startswith(os.path.basename(sys.executable)[:6])
     assert command_line(2**22 + 1) == []
 
 
