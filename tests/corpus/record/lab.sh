@@ -1,0 +1,16 @@
+#!/bin/sh
+# lab.sh: what record.py needs, in a throw-away Debian 12 with node, npm, cargo, Maven, terraform and docker's client.
+set -u
+export DEBIAN_FRONTEND=noninteractive
+printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+chmod +x /usr/sbin/policy-rc.d
+apt-get update
+apt-get install -y --no-install-recommends golang-go rsync openssh-server nginx-light apache2 mariadb-server postgresql \
+    autoconf automake libtool ninja-build meson locales ruby-rspec bundler phpunit composer bats sqlite3 docker.io haproxy \
+    gradle junit4 unzip zip strace aptitude libmaven-resources-plugin-java libsurefire-java libmaven-compiler-plugin-java
+sed -i 's/^# *\(de_DE.UTF-8\|fr_FR.UTF-8\)/\1/' /etc/locale.gen
+locale-gen
+python3 -m venv /opt/v
+/opt/v/bin/pip install ansible-core pytest pytest-xdist alembic django psycopg2-binary sqlalchemy
+npm install -g yarn pnpm jest mocha vitest typescript
+# The hold-out also wants mysqld, and postgres on port 5433 with its socket in /tmp, as scenarios of the corpus start them.
