@@ -89,7 +89,7 @@ def test_the_store_fills(small: LoopFilesystem, make_filesystem: MakeFilesystem)
     tool, root = Tool(small.path), make_filesystem("ext4", size=64 * MIB).path / "root"
     root.mkdir()
     (root / "file").write_text("before")
-    script = "for n in $(seq 1000); do head -c 2M /dev/urandom >>%s || echo met the end; sleep 0.05; done"
+    script = "for n in $(seq 1000); do head -c 2M /dev/urandom >>%s || echo met the end; sync; sleep 0.05; done"
     assert_halted(
         tool, root, f"touch changed; {script % (small.path / 'ballast')}", b"would endanger the rollback"
     )
