@@ -21,7 +21,8 @@ from snapbreaker.files.tree import Content, Tree
 from snapbreaker.linux.inode import FLAG_APPEND, FLAG_IMMUTABLE
 from snapbreaker.linux.xattr import Xattrs
 
-_PREFIXES = (b"trusted.overlay.", b"user.overlay.")
+# Of the attributes of an overlay that root has mounted, and of one with the option userxattr.
+BY_ROOT, BY_OTHERS = b"trusted.overlay.", b"user.overlay."
 _ESCAPED = b"overlay."  # an attribute of that name that the command itself has set comes after it
 _PROTECTED = {ord("i"): FLAG_IMMUTABLE, ord("a"): FLAG_APPEND}
 # Flags that a file takes along when it is copied up; all others an upper does not know: fs/overlayfs/overlayfs.h,
@@ -34,12 +35,15 @@ _OF_UPPER = 1 << 63
 class Merged(Tree):
     """``upper``, which does not change, over ``lower``, the live tree; both stay their owner's to close.
 
-    ``user_attributes`` false: the upper's filesystem has none, so those of the lower are shown.
+    ``user_attributes`` false: the upper's filesystem has none, so those of the lower are shown. ``prefix`` begins
+    the names of the overlay's own attributes.
     """
 
-    def __init__(self, upper: LiveTree, lower: LiveTree, *, user_attributes: bool = True) -> None:
+    def __init__(
+        self, upper: LiveTree, lower: LiveTree, *, user_attributes: bool = True, prefix: bytes = BY_ROOT
+    ) -> None:
         self._upper, self._lower = upper, lower
-        self._user_attributes = user_attributes
+        self._user_attributes, self._prefix = user_attributes, prefix
         self.whiteouts: set[bytes] = set()
         self.copied: set[bytes] = set()  # what has a counterpart in the lower that it was made from
         self.merged: set[bytes] = set()  # directories in which the lower is seen too
@@ -60,7 +64,7 @@ class Merged(Tree):
             self._shown[path] = entry._replace(ino=entry.ino | _OF_UPPER)
             return
         plain = entry.is_dir or entry.is_file
-        attributes = _overlay_attributes(self._upper.details(entry).xattrs) if plain else {}
+        attributes = _overlay_attributes(self._upper.details(entry).xattrs, self._prefix) if plain else {}
         below = self._lower.lookup(path) if entry.is_dir else None
         if b"origin" in attributes:
             self.copied.add(path)
@@ -146,9 +150,9 @@ class Merged(Tree):
             return self._lower.details(entry)
         own = self._upper.details(entry._replace(subvolume=False))  # to the upper it is a plain directory
         flags = own.flags
-        for letter in _overlay_attributes(own.xattrs).get(b"protattr", b""):
+        for letter in _overlay_attributes(own.xattrs, self._prefix).get(b"protattr", b""):
             flags |= _PROTECTED.get(letter, 0)
-        xattrs, project = _cleaned(own.xattrs), own.project
+        xattrs, project = _cleaned(own.xattrs, self._prefix), own.project
         below = self._lower.lookup(entry.path) if entry.path in self.copied else None
         if below is not None and stat.S_IFMT(below.mode) == stat.S_IFMT(entry.mode):
             was = self._lower.details(below)
@@ -179,22 +183,20 @@ class Merged(Tree):
         return known
 
 
-def _overlay_attributes(xattrs: Xattrs) -> dict[bytes, bytes]:
-    """The overlay's own, without their prefix."""
-    found = {}
-    for name, value in xattrs:
-        for prefix in _PREFIXES:
-            if name.startswith(prefix) and not name.startswith(prefix + _ESCAPED):
-                found[name[len(prefix) :]] = value
-    return found
+def _overlay_attributes(xattrs: Xattrs, prefix: bytes) -> dict[bytes, bytes]:
+    """The overlay's own, without their prefix. With the other prefix they are those of another overlay's upper."""
+    return {
+        name[len(prefix) :]: value
+        for name, value in xattrs
+        if name.startswith(prefix) and not name.startswith(prefix + _ESCAPED)
+    }
 
 
-def _cleaned(xattrs: Xattrs) -> Xattrs:
+def _cleaned(xattrs: Xattrs, prefix: bytes) -> Xattrs:
     """All others."""
     found = []
     for name, value in xattrs:
-        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), b"")
-        if not prefix:
+        if not name.startswith(prefix):
             found.append((name, value))
         elif name.startswith(prefix + _ESCAPED):
             found.append((prefix + name[len(prefix + _ESCAPED) :], value))

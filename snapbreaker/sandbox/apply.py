@@ -21,7 +21,7 @@ from snapbreaker.files import displaced
 from snapbreaker.files.diff import diff
 from snapbreaker.files.entry import Aspect, Change, Entry
 from snapbreaker.files.live import LiveTree
-from snapbreaker.files.merged import Merged, can_hold_user_attributes
+from snapbreaker.files.merged import BY_OTHERS, BY_ROOT, Merged, can_hold_user_attributes
 from snapbreaker.files.narrowed import narrowed
 from snapbreaker.files.policy import Policy
 from snapbreaker.files.proof import Proof
@@ -73,7 +73,8 @@ class View:
         self.live = stack.enter_context(live_tree(volume))
         upper = stack.enter_context(LiveTree(fd))
         attributes = can_hold_user_attributes(fd)
-        self.merged = Merged(upper, self.live, user_attributes=attributes)
+        prefix = BY_ROOT if os.geteuid() == 0 else BY_OTHERS  # who makes the sandbox applies it
+        self.merged = Merged(upper, self.live, user_attributes=attributes, prefix=prefix)
 
     def changes(self, progress: Progress = silent) -> list[Change]:
         """What the live tree lacks: a change's ``old`` is what the command saw, its ``new`` what is live."""

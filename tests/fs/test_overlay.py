@@ -87,3 +87,22 @@ def test_on_a_disk(filesystem: LoopFilesystem, tmp_path: Path) -> None:
     disk.mkdir()
     check(ground.root, tmp_path, possible(ground.change, flags=True), Options(upper=str(disk)))
     assert list(disk.iterdir()) == []
+
+
+def test_marks_of_another_overlay(make_filesystem: MakeFilesystem, tmp_path: Path) -> None:
+    """As rootless containers keep their layers: what marks an upper for other users marks none for root."""
+    filesystem = make_filesystem("ext4")
+    root, disk = filesystem.path / "root", filesystem.path / "disk"
+    (root / "layer").mkdir(parents=True)
+    disk.mkdir()
+    (root / "layer/old").write_text("kept")
+    os.setxattr(root / "layer", "user.overlay.opaque", b"y")
+    os.setxattr(root / "layer/old", "user.overlay.origin", b"1")
+
+    def change() -> None:
+        (root / "layer/new").write_text("new")
+        with (root / "layer/old").open("a") as file:
+            file.write(" and changed")
+
+    check(root, tmp_path, change, Options(upper=str(disk)))
+    check(root, tmp_path / "memory", change)
