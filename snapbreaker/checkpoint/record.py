@@ -16,10 +16,11 @@ from snapbreaker.errors import CheckpointError
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.room import NO_SPACE, RESERVE
-from snapbreaker.linux.durable import read_json, sync_directory, write_json
+from snapbreaker.linux.durable import encode_json, read_json, sync_directory, write_file, write_json, write_over
 
 FORMAT = 1
 RESERVED = 256 << 10  # bytes: states, a report and what filesystems round up
+_SPARE, _SPARED = "state.spare", 16 << 10  # bytes that hold a state, whoever takes all that becomes free
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +177,12 @@ class Record:
 
         Raises OSError on one that is full already.
         """
-        fd = os.open(self.path / RESERVE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, RESERVED)
-        finally:
-            os.close(fd)
+        for name, size in ((_SPARE, _SPARED), (RESERVE, RESERVED)):
+            fd = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, size)
+            finally:
+                os.close(fd)
 
     def unreserve(self) -> bool:
         """Give that space back; False when there is none any more."""
@@ -225,13 +227,19 @@ class Record:
             (self.path / "pinned").unlink(missing_ok=True)
 
     def _save_status(self, status: dict[str, Any]) -> None:
-        value = {**status, "time": time.time()}
+        data = encode_json({**status, "time": time.time()})
+        path = str(self.path / "state.json")
         try:
-            write_json(str(self.path / "state.json"), value)
+            write_file(path, data)
         except OSError as error:
-            if error.errno not in NO_SPACE or not self.unreserve():
+            if error.errno not in NO_SPACE:
                 raise
-            write_json(str(self.path / "state.json"), value)
+            try:
+                write_over(str(self.path / _SPARE), path, data)
+            except OSError:
+                if not self.unreserve():
+                    raise error from None
+                write_file(path, data)
         self._unsaved = None
 
     def _read(self, name: str) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import suppress
 from typing import Any
+
+from snapbreaker.linux.inode import RENAME_EXCHANGE, renameat2
 
 
 def sync_directory(path: str) -> None:
@@ -36,6 +39,27 @@ def write_file(path: str, data: bytes) -> None:
     sync_directory(os.path.dirname(path))
 
 
+def write_over(spare: str, path: str, data: bytes) -> None:
+    """As ``write_file``, into the blocks that the file ``spare`` has: the two change their places.
+
+    For a filesystem without any space left. ``data`` is padded with line ends up to what the spare file held.
+    Raises OSError: ENOSPC too when that is too little; what was there before is then still whole.
+    """
+    fd = os.open(spare, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        meta = os.fstat(fd)
+        if len(data) > meta.st_blocks * 512:  # stat(2): st_blocks counts 512 bytes, whatever st_blksize
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        view = memoryview(data.ljust(meta.st_size, b"\n"))
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+        renameat2(-1, os.fsencode(spare), -1, os.fsencode(path), RENAME_EXCHANGE)
+    finally:
+        os.close(fd)
+    sync_directory(os.path.dirname(path))
+
+
 def _write_new(path: str, data: bytes) -> None:
     with suppress(FileNotFoundError):  # of a process that died
         os.unlink(path)
@@ -52,7 +76,11 @@ def _write_new(path: str, data: bytes) -> None:
 
 def write_json(path: str, value: Any) -> None:
     """``value`` as JSON; surrogate escapes of odd file names survive the round trip."""
-    write_file(path, json.dumps(value, indent=1).encode("ascii") + b"\n")
+    write_file(path, encode_json(value))
+
+
+def encode_json(value: Any) -> bytes:
+    return json.dumps(value, indent=1).encode("ascii") + b"\n"
 
 
 def read_json(path: str) -> Any:

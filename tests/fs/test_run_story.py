@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from snapbreaker.checkpoint.states import State
+from snapbreaker.checkpoint.store import Store
 from tests import comparer
 from tests.fs.conftest import MakeFilesystem
 from tests.fs.test_run_space import fill
@@ -84,7 +86,7 @@ def test_nothing_above_the_scope_leads_elsewhere(tool: Tool, small: Path, over: 
 
 @pytest.mark.parametrize("end", ["echo ERROR: no", "true", "kill"])
 def test_store_filled_by_the_command(tool: Tool, small: Path, end: str, make_filesystem: MakeFilesystem) -> None:
-    """The record has space set aside for its states, so that the run ends as ever."""
+    """The record has space set aside for its states, so that the run ends as ever: or is halted before it does."""
     elsewhere = make_filesystem("ext4", size=64 << 20).path
     store, ballast = elsewhere / "store", elsewhere / "ballast"
     process = tool.start(
@@ -98,8 +100,26 @@ def test_store_filled_by_the_command(tool: Tool, small: Path, end: str, make_fil
         worker = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
         os.kill(worker, signal.SIGKILL)
     _, stderr = process.communicate(b"go\n", timeout=60)
-    assert process.returncode == (0 if end == "true" else 1), stderr
-    assert (small / "config").read_text() == ("after\n" if end == "true" else "before\n")
+    halted = end != "true" or b"would endanger the rollback" in stderr
+    assert process.returncode == halted, stderr.decode()
+    assert (small / "config").read_text() == ("before\n" if halted else "after\n")
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_states_where_others_take_what_is_free(tool: Tool, make_filesystem: MakeFilesystem, kind: str) -> None:
+    """They are written over what the record holds already."""
+    filesystem = make_filesystem(kind, size=320 << 20)
+    root = _seeded(filesystem.path / "root")
+    store = Store(filesystem.path / "store")
+    tool("checkpoint", "create", "--scope", root, env={"SNAPBREAKER_STORE": str(store.path)})
+    (record,) = store.records()
+    fill(filesystem.path / "ballast")
+    assert record.unreserve()
+    fill(filesystem.path / "more ballast")
+    for state in (State.RESTORING, State.VERIFYING, State.RESTORING, State.VERIFYING, State.ROLLED_BACK):
+        record.enter(state, told="n" * 300)
+        assert record.state is state
+    assert sorted(path.name for path in record.path.glob("state*")) == ["state.json", "state.spare"]
 
 
 def test_the_worker_dies_and_nobody_listens(tool: Tool, small: Path) -> None:
