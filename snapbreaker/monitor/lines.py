@@ -21,7 +21,7 @@ _MOVE = re.compile(rb"\x1b(?:\[[0-9;]*[ABDEFGHJdfsu]|[78])")
 _FORWARD = re.compile(rb"\x1b\[[0-9]*C")
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 _CONTROL = b"\x00\x07\x0e\x0f\x1b\x7f"
-_CONTROLS = tuple(bytes([char]) for char in _CONTROL)
+_NOT_TEXT = _CONTROL + b"\b"
 _SEGMENT = re.compile(rb"[^\r\n]+")  # a pattern with the backspace in it would be quadratic on lines without
 
 
@@ -47,10 +47,11 @@ def printed(data: bytes) -> bytes:
     """``data`` without terminal control: CR LF is LF, moves of the cursor are CR, backspaces are carried out."""
     if b"\r\n" in data:
         data = data.replace(b"\r\n", b"\n")
+    if len(data.translate(None, _NOT_TEXT)) == len(data):
+        return data
     if b"\x1b" in data:
         data = _ESCAPE.sub(b"", _FORWARD.sub(b" ", _MOVE.sub(b"\r", data)))
-    if any(char in data for char in _CONTROLS):
-        data = data.translate(None, _CONTROL)
+    data = data.translate(None, _CONTROL)
     if b"\x08" in data:
         data = _SEGMENT.sub(_rub_out, data)
     return data

@@ -73,6 +73,8 @@ class Monitor:
         self._pid = 0
         self._ended_at: float | None = None
         self._last_output = 0.0
+        self._polled: dict[int, int] = {}  # what ``_poller`` waits for
+        self._poller = select.poll()
 
     def run(self) -> Watched:
         """Run the command to its end, or halt it. On success what it left running still runs, in ``tree``.
@@ -153,10 +155,11 @@ class Monitor:
         if keyboard and keyboard.pending:
             master = self._channel.sources[0].fd
             wanted[master] = wanted.get(master, 0) | select.POLLOUT
-        poll = select.poll()
-        for fd, events in wanted.items():
-            poll.register(fd, events)
-        patience = self._patience()
+        if wanted != self._polled:
+            self._polled, self._poller = wanted, select.poll()
+            for fd, events in wanted.items():
+                self._poller.register(fd, events)
+        poll, patience = self._poller, self._patience()
         ready = poll.poll(_BREATH if patience is None else min(patience, _BREATH))
         if not ready and not self.judge.prepare():
             ready = poll.poll(self._patience())

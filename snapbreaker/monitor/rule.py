@@ -8,6 +8,9 @@ from functools import cache
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.issue import IssueType
+from snapbreaker.monitor import patterns
+
+_FEW = 24  # alternatives that are looked for sooner than most patterns are tried
 
 
 class RuleType(StrEnum):
@@ -38,6 +41,12 @@ def compiled(source: str, flags: int) -> re.Pattern[str]:
     return re.compile(source, flags)
 
 
+@cache
+def _required(source: str, flags: int) -> tuple[str, ...]:
+    found = patterns.needles(source, flags) or ()
+    return tuple(sorted(found, key=len)) if len(found) <= _FEW else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One pattern with its meaning.
@@ -62,6 +71,11 @@ class Rule:
     @property
     def pattern(self) -> re.Pattern[str]:
         return compiled(self.source, self.flags)
+
+    def can_match(self, low: str) -> bool:
+        """False where the pattern matches nowhere in a text that is ``low`` in lower case."""
+        required = _required(self.source, self.flags)
+        return not required or any(text in low for text in required)
 
     @property
     def full_name(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
@@ -34,6 +33,13 @@ class RuleSet:
         triggers = [sign for _, sign in self._signs]
         triggers += [trigger for context in self.contexts for trigger in (context.begin, context.end)]
         self._layers = tuple(_Layer(pack) for pack in reversed(self.packs))
+        self._issues = [(number, rule) for number, layer in enumerate(self._layers) for rule in layer.issues]
+        self._by_needle: dict[bytes, list[int]] = {
+            b"": []
+        }  # places in ``_issues``; b"": those that have no needle
+        for place, (_, rule) in enumerate(self._issues):
+            for needle in rule.needles or (b"",):
+                self._by_needle.setdefault(needle, []).append(place)
         issues = [rule for pack in self.packs for rule in pack.rules if rule.type.trips]
         prefiltered: list[Rule | Trigger] = [*issues, *triggers]
         self._unprepared = iter(self.rules)
@@ -84,21 +90,35 @@ class RuleSet:
 
         ``needles`` are those of the prefilter that it holds, ``contexts`` the names of those that are on.
         """
-        candidates = [(layer, layer.candidates(text, needles, contexts)) for layer in self._layers]
-        if not any(rules for _, rules in candidates):
+        rules = self._candidates(text, needles, contexts)
+        if not rules:
             return None
-        candidates = list(itertools.takewhile(lambda entry: not entry[0].allows(text, contexts), candidates))
-        masked = text
-        for layer, rules in candidates:
-            masked = layer.mask(masked)
-            for rule in rules:
+        masked, low, last = text, text.lower(), max(rules)
+        for number, layer in enumerate(self._layers):
+            if number > last or layer.allows(text, low, contexts):
+                return None
+            masked = layer.mask(masked, low)
+            for rule in rules.get(number, ()):
                 if rule.pattern.search(masked):
                     return rule
         return None
 
+    def _candidates(self, text: str, needles: set[bytes], contexts: Set[str]) -> dict[int, list[Rule]]:
+        """The issue rules that match when nothing is masked, by the numbers of their layers."""
+        found = set(self._by_needle[b""])
+        for needle in needles:
+            found.update(self._by_needle.get(needle, ()))
+        by_layer: dict[int, list[Rule]] = {}
+        for place in sorted(found):
+            layer, rule = self._issues[place]
+            if _counts(rule, contexts) and rule.pattern.search(text):
+                by_layer.setdefault(layer, []).append(rule)
+        return by_layer
+
     def expects(self, text: str, contexts: Set[str] = frozenset()) -> bool:
         """Strict mode: whether some rule names this line as one of success."""
-        return any(layer.allows(text, contexts) or layer.expects(text) for layer in self._layers)
+        low = text.lower()
+        return any(layer.allows(text, low, contexts) or layer.expects(text) for layer in self._layers)
 
 
 class _Layer:
@@ -108,25 +128,20 @@ class _Layer:
         self._allow = [rule for rule in pack.rules if rule.type is RuleType.ALLOW]
         self._expect = [rule for rule in pack.rules if rule.type is RuleType.EXPECT]
         self._mask = [rule for rule in pack.rules if rule.type is RuleType.MASK]
-        self._issues = [(rule, rule.needles) for rule in pack.rules if rule.type.trips]
+        self.issues = [rule for rule in pack.rules if rule.type.trips]
 
-    def mask(self, text: str) -> str:
+    def mask(self, text: str, low: str) -> str:
+        """``text`` with the spans blanked that are innocent; ``low`` is the line in lower case."""
         for rule in self._mask:
-            text = rule.pattern.sub(_blank, text)
+            if rule.can_match(low):
+                text = rule.pattern.sub(_blank, text)
         return text
 
-    def candidates(self, text: str, needles: set[bytes], contexts: Set[str]) -> list[Rule]:
-        """The issue rules that match when nothing is masked."""
-        return [
-            rule
-            for rule, wanted in self._issues
-            if (not wanted or not wanted.isdisjoint(needles))
-            and _counts(rule, contexts)
-            and rule.pattern.search(text)
-        ]
-
-    def allows(self, text: str, contexts: Set[str]) -> bool:
-        return any(_counts(rule, contexts) and rule.pattern.fullmatch(text) for rule in self._allow)
+    def allows(self, text: str, low: str, contexts: Set[str]) -> bool:
+        return any(
+            _counts(rule, contexts) and rule.can_match(low) and rule.pattern.fullmatch(text)
+            for rule in self._allow
+        )
 
     def expects(self, text: str) -> bool:
         return any(rule.pattern.fullmatch(text) for rule in self._expect)
