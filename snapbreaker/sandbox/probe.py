@@ -46,8 +46,19 @@ def _kernel_knows_overlay() -> bool:
     return listed or os.path.isdir(f"/lib/modules/{os.uname().release}/kernel/fs/overlayfs")
 
 
+def _setting(name: str) -> str:
+    """Of the kernel, as sysctl(8) shows it; empty where it has none of that name."""
+    try:
+        with open(f"/proc/sys/kernel/{name}", encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def _remedy(volume: Volume) -> str:
     if os.geteuid() != 0:
+        if _setting("apparmor_restrict_unprivileged_userns") == "1":
+            return "an AppArmor profile with `userns,`, or: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
         return "user namespaces must be allowed: sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces"
     if filesystem_type(volume.root) == "overlay":
         return "overlays lie on each other two deep at most: run snapbreaker outside of the container"
