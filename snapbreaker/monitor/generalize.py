@@ -166,6 +166,8 @@ def _pattern(kind: str, text: str) -> str:
     if kind == "url":
         scheme = text.partition(":")[0]
         return ("https?" if scheme in ("http", "https") else _SPECIAL.sub(r"\\\g<0>", scheme)) + "://" + general
+    if kind == "duration" and " " not in text:
+        return r"\d[\w.,]*"
     if kind == "version" and text.startswith("v"):
         return "v" + general
     if kind == "host" and ":" in text:

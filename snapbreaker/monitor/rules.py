@@ -69,7 +69,7 @@ class RuleSet:
         profiles: Sequence[str] = (),
         configured: Sequence[Pack] = (),
     ) -> RuleSet:
-        """The default pack, those whose ``commands`` the command line runs, ``profiles``, ``configured``, ``files``.
+        """The default pack, those whose ``commands`` the command runs, ``profiles``, ``configured``, ``files``.
 
         ``argv`` is looked through (``sudo``, ``chroot ROOT``, ``sh -c '…'``). Raises UsageError for an unknown
         profile and for a bad file: name of the file, the rule and the reason.

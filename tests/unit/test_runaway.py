@@ -37,7 +37,7 @@ ANY = "[[rule]]\nname = 'any'\ntype = 'ERROR'\npattern = '.'"
 
 
 def rule_set(kind: str, pattern: str) -> RuleSet:
-    """The pattern as a rule of that type, below one that every line trips where the type is a kind of innocence."""
+    """The pattern as a rule of that type, below one that every line trips where the type speaks for it."""
     text = f"[[rule]]\nname = 'p'\ntype = '{kind}'\npattern = '''{pattern}'''\nreason = 'r'"
     return RuleSet([parse_pack(ANY if kind in ("allow", "mask") else "", "t", "t"), parse_pack(text, "x", "x")])
 
