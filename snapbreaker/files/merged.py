@@ -47,6 +47,7 @@ class Merged(Tree):
         self.whiteouts: set[bytes] = set()
         self.copied: set[bytes] = set()  # what has a counterpart in the lower that it was made from
         self.merged: set[bytes] = set()  # directories in which the lower is seen too
+        self.origins: dict[bytes, tuple[int, bytes]] = {}  # of those: type and bytes of the lower's file handle
         self._shown: dict[bytes, Entry] = {}
         self._through: dict[bytes, bool] = {}
         for entry in upper.walk():
@@ -71,6 +72,8 @@ class Merged(Tree):
         if entry.is_dir and below is not None and below.is_dir and attributes.get(b"opaque") != b"y":
             self.merged.add(path)
             self.copied.add(path)
+            if origin := _handle_in(attributes.get(b"origin", b"")):
+                self.origins[path] = origin
             self._shown[path] = entry._replace(ino=below.ino, dev=below.dev, subvolume=below.subvolume)
         else:
             self._shown[path] = entry._replace(ino=entry.ino | _OF_UPPER)
@@ -190,6 +193,17 @@ def _overlay_attributes(xattrs: Xattrs, prefix: bytes) -> dict[bytes, bytes]:
         for name, value in xattrs
         if name.startswith(prefix) and not name.startswith(prefix + _ESCAPED)
     }
+
+
+def _handle_in(origin: bytes) -> tuple[int, bytes] | None:
+    """The file handle in the attribute, type and bytes; None where the kernel has stored none.
+
+    struct ovl_fb of fs/overlayfs/overlayfs.h: version 0, magic 0xfb, length of it all, flags, type, 16 octets of
+    the filesystem's UUID, the handle.
+    """
+    if len(origin) <= 21 or origin[:2] != b"\0\xfb" or origin[2] != len(origin):
+        return None
+    return origin[4], origin[21:]
 
 
 def _cleaned(xattrs: Xattrs, prefix: bytes) -> Xattrs:

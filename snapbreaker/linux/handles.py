@@ -9,7 +9,7 @@ import sys
 
 from snapbreaker.linux.libc import check, function
 
-_AT_FDCWD = -100
+_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _MAX_HANDLE_SZ = 128
 _HEADER = struct.Struct("=Ii")  # handle_bytes, handle_type
 # Types whose bytes begin with a 32-bit inode number: include/linux/exportfs.h.
@@ -22,10 +22,19 @@ _name_to_handle_at = function(
 
 def handle_of(path: str | bytes) -> tuple[int, bytes]:
     """Type and bytes of the handle of ``path``. Raises OSError: EOPNOTSUPP where the filesystem has none."""
+    return _handle(_AT_FDCWD, os.fsencode(path), 0)
+
+
+def handle_of_fd(fd: int) -> tuple[int, bytes]:
+    """The same of an open file."""
+    return _handle(fd, b"", _AT_EMPTY_PATH)
+
+
+def _handle(directory: int, path: bytes, flags: int) -> tuple[int, bytes]:
     buffer = ctypes.create_string_buffer(_HEADER.pack(_MAX_HANDLE_SZ, 0), _HEADER.size + _MAX_HANDLE_SZ)
     mount_id = ctypes.c_int()
     check(
-        _name_to_handle_at(_AT_FDCWD, os.fsencode(path), buffer, ctypes.byref(mount_id), 0),
+        _name_to_handle_at(directory, path, buffer, ctypes.byref(mount_id), flags),
         "name_to_handle_at",
         path,
     )

@@ -10,6 +10,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.progress import Progress
 from snapbreaker.report.wording import path_text
 from snapbreaker.sandbox.apply import Applied, apply
+from snapbreaker.sandbox.locks import Locks
 from snapbreaker.sandbox.services import HeldBack
 from snapbreaker.sandbox.upper import Uppers
 from snapbreaker.story import Story
@@ -17,7 +18,7 @@ from snapbreaker.story import Story
 _PARTED = "{} had other names, which still hold what it held: it was changed in place under this one only"
 
 
-def bring_over(record: Record, uppers: Uppers, story: Story, progress: Progress) -> Applied | Issue:
+def bring_over(record: Record, uppers: Uppers, locks: Locks, story: Story, progress: Progress) -> Applied | Issue:
     """Nothing may run in the sandbox any more. After an issue what was done already has to go back."""
     try:
         services = HeldBack.of(record)
@@ -28,4 +29,5 @@ def bring_over(record: Record, uppers: Uppers, story: Story, progress: Progress)
     if isinstance(how, Issue):
         return how
     story.warnings += [_PARTED.format(path_text(path)) for path in how.parted]
+    locks.let_services_start()
     return services.carry_out(how.has_units, progress) or how

@@ -6,12 +6,15 @@ change of it, also by rename(2) or link(2), gives it a new one (``Proof``).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 
+from snapbreaker.files.entry import Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.merged import Merged
 from snapbreaker.files.proof import Proof
+from snapbreaker.linux.handles import handle_of_fd
 
 
 def conflicts(merged: Merged, lower: LiveTree, proof: Proof) -> Iterator[bytes]:
@@ -38,5 +41,17 @@ def conflicts(merged: Merged, lower: LiveTree, proof: Proof) -> Iterator[bytes]:
             yield path
         elif now.ctime_ns > last:
             same = (now.mode, now.uid, now.gid) == (mine.mode, mine.uid, mine.gid)
-            if not same or lower.details(now) != merged.details(mine):
+            if not same or lower.details(now) != merged.details(mine) or _is_another(merged, lower, now):
                 yield path
+
+
+def _is_another(merged: Merged, lower: LiveTree, now: Entry) -> bool:
+    """Whether others have put another directory in the place of the one that the sandbox saw."""
+    origin = merged.origins.get(now.path)
+    if origin is None:
+        return False
+    fd = lower.open_entry(now)
+    try:
+        return handle_of_fd(fd) != origin
+    finally:
+        os.close(fd)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 
 from snapbreaker.commit import Committed
+from snapbreaker.issue import Issue
 from snapbreaker.sandbox.sandbox import Options
 from tests import comparer
 from tests.fs.conftest import MakeFilesystem
@@ -20,7 +21,8 @@ from tests.lab import loopfs
 from tests.lab.operations import Operation, apply
 from tests.lab.random_operations import examples, steps
 
-EXAMPLES = 1  # on each; more by SNAPBREAKER_SOAK
+EXAMPLES = 15  # on each; more by SNAPBREAKER_SOAK
+LONG_TARGET = "File name too long"  # xfs keeps 1,024 octets of a symbolic link, memory 4,095
 
 
 @pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "disk"])
@@ -54,6 +56,10 @@ def judge(run: Sandboxed, change: list[Operation]) -> None:
         after = run.inside(lambda: apply(os.fsencode(run.root), change, MOUNTED))
         assert differences(before, comparer.snapshot(run.root)) == []
         done = run.commit()
+        if isinstance(done, Issue) and LONG_TARGET in done.reason:
+            assert run.halt().verified
+            assert differences(before, comparer.snapshot(run.root)) == []
+            return
         assert isinstance(done, Committed), done
         assert visible(differences(after, comparer.snapshot(run.root))) == []
         for verified, expected in ((run.undo, before), (run.redo, after), (run.undo, before)):
