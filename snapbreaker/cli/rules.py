@@ -1,4 +1,4 @@
-"""`snapbreaker rules list|check|learn`"""
+"""`snapbreaker rules list|check|learn|allow`"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from snapbreaker.cli.options import here, print_json
+from snapbreaker.cli.rules_allow import allow
 from snapbreaker.cli.rules_learn import learn
 from snapbreaker.config import configured
 from snapbreaker.errors import UsageError
@@ -29,6 +30,7 @@ def rules() -> None:
 
 
 rules.add_command(learn)
+rules.add_command(allow)
 
 
 @rules.command("list")

@@ -69,7 +69,7 @@ class Rule:
     link: str = ""
     examples: tuple[str, ...] = ()
     contexts: frozenset[str] = frozenset()  # PACK/NAME; the rule counts only while one of them is on; none: always
-    reach: Reach = Reach()  # noqa: RUF009 (it cannot change)
+    reach: Reach = Reach()
     origin: str = ""  # the file that it was read from
     line: int = 0  # on which it begins there
     added: date | None = None
