@@ -1,4 +1,4 @@
-"""Where rules come from when nobody names a file: ``/etc/snapbreaker.toml``, then ``snapbreaker.toml`` of the project.
+"""Where rules come from unasked: ``/etc/snapbreaker.toml``, then ``snapbreaker.toml`` of the project.
 
 The project is the directory in which the command runs. Its file wins over the system's, and ``--rules`` over both.
 """

@@ -1,7 +1,7 @@
 """A pattern for lines of the same kind: what differs from run to run is generalised, the words stay.
 
-The parts that are generalised are those of ``KINDS``, tried in that order at each place of the line. Each pattern is
-such that its end is certain: it takes no character with which the text goes on, so no line takes it long.
+The parts that are generalised are those of ``KINDS``, tried in that order at each place of the line. Each pattern
+is such that its end is certain: it takes no character with which the text goes on, so no line takes it long.
 """
 
 from __future__ import annotations
@@ -31,27 +31,33 @@ _TECHNICAL = re.compile(
     re.IGNORECASE,
 )
 
-# By the name that a person is told: what is recognised, and the pattern that takes its place (see also ``_pattern``).
+# By the name that a person is told: what is recognised, and what takes its place (see also ``_pattern``).
 KINDS: dict[str, tuple[str, str]] = {
     "uuid": (r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b", r"[0-9a-fA-F-]{36}"),
     "url": (r"\b[a-z][a-z0-9+.-]{1,15}://[^\s\"'<>()\[\]{},;|`]*[\w/=&#~-]", r"[^\s\"'<>()\[\]{},;|`]+"),
     "time": (
-        rf"\b\d{{4}}-\d\d-\d\d(?:[T ]{_CLOCK})?(?:Z\b| ?[+-]\d\d:?\d\d\b)?"
-        rf"|\b\d{{4}}/\d\d/\d\d(?: {_CLOCK})?\b|\b\d{{1,2}}/{_MONTH}/\d{{4}}(?::{_CLOCK})?(?: [+-]\d{{4}})?"
-        rf"|\b(?:{_DAY},? )?(?:{_MONTH} +\d{{1,2}}|\d{{1,2}} {_MONTH})(?:,? +{_CLOCK})?"
-        rf"(?:,? (?:[A-Z]{{3,4}} )?\d{{4}}\b)?(?: {_CLOCK})?(?: (?:[+-]\d{{4}}|GMT|UTC)\b)?"
-        rf"|\b{_CLOCK}\b(?![\w:.])",
+        (
+            rf"\b\d{{4}}-\d\d-\d\d(?:[T ]{_CLOCK})?(?:Z\b| ?[+-]\d\d:?\d\d\b)?"
+            rf"|\b\d{{4}}/\d\d/\d\d(?: {_CLOCK})?\b|\b\d{{1,2}}/{_MONTH}/\d{{4}}(?::{_CLOCK})?(?: [+-]\d{{4}})?"
+            rf"|\b(?:{_DAY},? )?(?:{_MONTH} +\d{{1,2}}|\d{{1,2}} {_MONTH})(?:,? +{_CLOCK})?"
+            rf"(?:,? (?:[A-Z]{{3,4}} )?\d{{4}}\b)?(?: {_CLOCK})?(?: (?:[+-]\d{{4}}|GMT|UTC)\b)?"
+            rf"|\b{_CLOCK}\b(?![\w:.])"
+        ),
         "",
     ),
     "mac": (r"\b(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b", r"[0-9a-fA-F:]{17}"),
     "address": (
-        r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+|/\d+)?\b|(?<![\w:])[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])"
-        r"|(?<![\w:])::1\b",
+        (
+            r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+|/\d+)?\b|(?<![\w:])[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])"
+            r"|(?<![\w:])::1\b"
+        ),
         r"[0-9a-f.:/]+",
     ),
     "hash": (
-        r"\bsha\d+-[\w+/]{20,}={0,2}|\b(?:sha\d+:|md5:)?(?:[0-9a-f]{32,}|(?=[a-f]*\d)[0-9a-f]{7,})(?![\w.-])"
-        r"|\b(?=[A-F]*\d)[0-9A-F]{8,}(?![\w.-])|\b0x[0-9a-fA-F]+\b|\b\d{7,}(?![\w.,/%-])",
+        (
+            r"\bsha\d+-[\w+/]{20,}={0,2}|\b(?:sha\d+:|md5:)?(?:[0-9a-f]{32,}|(?=[a-f]*\d)[0-9a-f]{7,})(?![\w.-])"
+            r"|\b(?=[A-F]*\d)[0-9A-F]{8,}(?![\w.-])|\b0x[0-9a-fA-F]+\b|\b\d{7,}(?![\w.,/%-])"
+        ),
         "",
     ),
     "host": (
@@ -68,13 +74,17 @@ KINDS: dict[str, tuple[str, str]] = {
         r"\d[\w.,]*(?: [a-zµ]{1,7})?",
     ),
     "version": (
-        r"(?<![\w.])v?(?:\d+:)?\d+(?:\.\d+)+(?:[\w.+~:-]*[\w+~])?|(?<=\()\d[\w.+~:-]*(?=\))"
-        r"|(?<=[a-z]-)\d+(?:\.\d+)*(?:[\w.+~:-]*[\w+~])?",
+        (
+            r"(?<![\w.])v?(?:\d+:)?\d+(?:\.\d+)+(?:[\w.+~:-]*[\w+~])?|(?<=\()\d[\w.+~:-]*(?=\))"
+            r"|(?<=[a-z]-)\d+(?:\.\d+)*(?:[\w.+~:-]*[\w+~])?"
+        ),
         r"\d[\w.+~:-]*",
     ),
     "path": (
-        r"(?<![\w.:])~?/(?:[\w.+@%~=,-]+/?)+(?<![.,])|(?<![\w./-])\.{0,2}/?(?=[\w.+@%~=-]*[a-zA-Z])[\w.+@%~=-]+"
-        r"(?:/[\w.+@%~=-]+)+/?(?<!\.)",
+        (
+            r"(?<![\w.:])~?/(?:[\w.+@%~=,-]+/?)+(?<![.,])|(?<![\w./-])\.{0,2}/?(?=[\w.+@%~=-]*[a-zA-Z])[\w.+@%~=-]+"
+            r"(?:/[\w.+@%~=-]+)+/?(?<!\.)"
+        ),
         r"[\w./+@%~=,-]+",
     ),
     "file": (

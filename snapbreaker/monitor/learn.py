@@ -61,8 +61,8 @@ class Learned:
             self.kinds[found.pattern] = Kind(f"{name}:{line.number}", line.text, found)
 
     def toml(self) -> str:
-        """A rule file for ``--rules``, to be reviewed: each pattern with its first line and what was generalised."""
-        text = "# Lines of success, learned by `snapbreaker rules learn`. Review them, then: run --strict --rules FILE\n"
+        """A rule file for ``--rules``, to be reviewed: each pattern with its first line."""
+        text = "# Lines of success, by `snapbreaker rules learn`. Review them, then: run --strict --rules FILE\n"
         for number, kind in enumerate(self.kinds.values(), 1):
             what = ", ".join(sorted(kind.found.kinds)) or "nothing"
             text += (
