@@ -26,7 +26,6 @@ from snapbreaker.signals import deferred
 from snapbreaker.story import Story
 from snapbreaker.system import holds
 
-
 _GOING_ON = {
     State.APPLYING: "it brought to the machine what the command had done in its sandbox",
     State.CHECKING: "the checks ran",

@@ -1,4 +1,4 @@
-"""`snapbreaker rules list|check`"""
+"""`snapbreaker rules list|check|learn|allow`"""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 import click
 
-from snapbreaker.cli.options import print_json
+from snapbreaker.cli.options import here, print_json
+from snapbreaker.cli.rules_allow import allow
+from snapbreaker.cli.rules_learn import learn
+from snapbreaker.config import configured
 from snapbreaker.errors import UsageError
 from snapbreaker.issue import Issue
 from snapbreaker.monitor.judge import check_log
@@ -23,7 +26,11 @@ TRIPS = 1  # the exit code of `rules check` for a log that would have halted the
 
 @click.group()
 def rules() -> None:
-    """What counts as an issue: list the rules, or judge a recorded log by them."""
+    """What counts as an issue: list the rules, judge a recorded log by them, or learn from good ones."""
+
+
+rules.add_command(learn)
+rules.add_command(allow)
 
 
 @rules.command("list")
@@ -81,7 +88,7 @@ def _rule_set(command: str, files: tuple[str, ...], profiles: tuple[str, ...]) -
         argv = shlex.split(command)
     except ValueError as error:
         raise UsageError(f"--command {command!r}: {error}", "quote it as for a shell") from None
-    return RuleSet.for_command(argv, [Path(file) for file in files], profiles)
+    return RuleSet.for_command(argv, [Path(file) for file in files], profiles, configured(here()))
 
 
 def _first_issue(rule_set: RuleSet, file: str, status: int, strict: bool) -> Issue | None:

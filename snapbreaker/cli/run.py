@@ -79,15 +79,18 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
     from snapbreaker.breaker import RunRequest
     from snapbreaker.breaker import run as run_breaker
     from snapbreaker.checkpoint.lock import Lock
+    from snapbreaker.config import configured
     from snapbreaker.monitor.rules import RuleSet
     from snapbreaker.recover import rescue
     from snapbreaker.supervisor import Lifeline, supervise
 
+    cwd = _directory(options["cwd"])
+    files = [Path(name) for name in options["rules"]]
     request = RunRequest(
         argv=command,
         scope=options["scope"] or SYSTEM,
         system=not options["scope"],
-        rules=RuleSet.for_command(command, [Path(name) for name in options["rules"]], options["profile"]),
+        rules=RuleSet.for_command(command, files, options["profile"], configured(cwd)),
         keep=options["keep"],
         backend=options["backend"],
         foreign=options["foreign"],
@@ -99,7 +102,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         checks=options["check"],
         confirm=None if options["confirm"] is None else _seconds(options["confirm"]),
         pty=options["pty"],
-        cwd=_directory(options["cwd"]),
+        cwd=cwd,
         env=dict(_assignment(text) for text in options["env"]),
         note=options["note"],
         invocation=_invocation(command),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from typing import BinaryIO
 
@@ -10,7 +11,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.history import History
 from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, pieces, segments
 from snapbreaker.monitor.rule import Rule
-from snapbreaker.monitor.rules import Contexts, RuleSet
+from snapbreaker.monitor.rules import Contexts, RuleSet, Verdict
 
 LOOK = 0.1  # seconds between two looks at what runs, while there is output
 PATIENCE = 0.5  # seconds that a partial line waits for its end before it is judged as it stands
@@ -23,6 +24,9 @@ class Judge:
     ``programs`` tells the names of the programs that run now; it is asked every LOOK seconds of output and before
     a line trips, so that the pack of a tool that a script has started judges its lines. No other system call is
     made but reading the clock.
+
+    ``hits`` counts for each rule, by origin and name, the lines that it decided. ``heard`` is told of every line,
+    with its source, number, text, verdict, and in strict mode whether a rule expects it.
     """
 
     def __init__(
@@ -33,7 +37,10 @@ class Judge:
         programs: Callable[[], Iterable[str]] = tuple,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        heard: Callable[[Line, Verdict, Rule | None], None] | None = None,
     ) -> None:
+        self.hits: Counter[tuple[str, str]] = Counter()
+        self._heard = heard
         self.programs = programs
         self._looked = 0.0
         self._rules, self._strict = rules, strict
@@ -119,7 +126,7 @@ class Judge:
     def _spans(self, data: bytes, start: int) -> Iterable[tuple[int, int]]:
         """The segments from ``start`` on that some rule could match."""
         rest = data[start:]
-        every = self._strict or self._rules.always
+        every = self._strict or self._rules.always or self._heard
         found = segments(rest) if every else self._rules.prefilter.spans(rest)
         return ((start + a, start + b) for a, b in found)
 
@@ -130,35 +137,43 @@ class Judge:
     def _judge_partial(self, stream: _Stream) -> list[Issue]:
         data, now = stream.reader.partial_data(), self._now()
         number = stream.reader.number
-        found = [self._judge_segment(stream, number, data[a:b], now) for a, b in segments(data)]
+        found = [self._judge_segment(stream, number, data[a:b], now, whole=False) for a, b in segments(data)]
         return [issue for issues in found for issue in issues]
 
-    def _judge_segment(self, stream: _Stream, number: int, segment: bytes, now: float) -> Iterable[Issue]:
+    def _judge_segment(
+        self, stream: _Stream, number: int, segment: bytes, now: float, *, whole: bool = True
+    ) -> Iterable[Issue]:
+        """Not ``whole``: the line may go on, so nobody can say yet that it is unexpected."""
         for piece in pieces(segment):
             text = decode(piece)
-            rule, contexts = self._rule(stream, number, text, piece)
+            verdict, contexts = self._verdict(stream, number, text, piece)
+            rule, expected = verdict.issue, None
+            if self._strict and whole and text and not rule:
+                expected = self._rules.expects(text, contexts)
+            for each in (rule, *verdict.passed, expected):
+                if each and stream.is_new(number, f"hit {each.full_name}"):
+                    self.hits[each.origin, each.name] += 1
+            if self._heard:
+                self._heard(Line(stream.source, number, text, now), verdict, expected)
             if rule and stream.is_new(number, rule.full_name):
-                yield _issue(rule, stream.source, number, text, now)
-            elif not rule and self._is_unexpected(text, contexts) and stream.is_new(number, "strict"):
-                yield _unexpected(stream.source, number, text, now)
+                yield _issue(rule, stream.source, number, text, now, self._rules.lapsed(text))
+            elif self._strict and whole and text and not (rule or expected) and stream.is_new(number, "strict"):
+                yield _unexpected(stream.source, number, text, now, self._rules.lapsed(text))
 
-    def _rule(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Rule | None, Set[str]]:
+    def _verdict(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Verdict, Set[str]]:
         """What the line trips by the packs of all tools that run now or that it tells of."""
         needles = self._rules.prefilter.needles(piece)
         before, self._rules = self._rules, self._rules.for_line(text, needles)
         if self._rules is not before:
             needles = self._rules.prefilter.needles(piece)
         contexts = stream.contexts.at(number, text, needles, self._rules.contexts)
-        rule = self._rules.judge(text, needles, contexts)
-        if rule:
+        verdict = self._rules.verdict(text, needles, contexts)
+        if verdict.issue:
             before = self._rules
             self._look()
             if self._rules is not before:
-                return self._rules.judge(text, self._rules.prefilter.needles(piece), contexts), contexts
-        return rule, contexts
-
-    def _is_unexpected(self, text: str, contexts: Set[str]) -> bool:
-        return self._strict and bool(text) and not self._rules.expects(text, contexts)
+                return self._rules.verdict(text, self._rules.prefilter.needles(piece), contexts), contexts
+        return verdict, contexts
 
 
 class _Stream:
@@ -208,14 +223,18 @@ def check_log(
     return None
 
 
-def _issue(rule: Rule, source: str, number: int, text: str, now: float) -> Issue:
-    return Issue(rule.issue_type, rule.reason, rule.full_name, text, source, number, now)
+def _issue(rule: Rule, source: str, number: int, text: str, now: float, lapsed: Rule | None) -> Issue:
+    return Issue(rule.issue_type, rule.reason + _lapsed(lapsed), rule.full_name, text, source, number, now)
 
 
-def _unexpected(source: str, number: int, text: str, now: float) -> Issue:
+def _lapsed(rule: Rule | None) -> str:
+    return f" (the rule {rule.full_name}, which allowed it, expired on {rule.expires})" if rule else ""
+
+
+def _unexpected(source: str, number: int, text: str, now: float, lapsed: Rule | None) -> Issue:
     return Issue(
         IssueType.UNEXPECTED,
-        "strict mode: no success pattern expects this line",
+        "strict mode: no success pattern expects this line" + _lapsed(lapsed),
         "strict",
         text,
         source,

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from snapbreaker.monitor import patterns
 from snapbreaker.monitor.prefilter import words_of
 from snapbreaker.monitor.programs import programs_of
 from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger, compiled
+from snapbreaker.monitor.runaway import Reach, reach, runaway
 
 DEFAULT = "default"
 BUILT_IN = (  # snapbreaker/rules/NAME.toml
@@ -58,7 +62,11 @@ _RULE_KEYS: dict[str, type] = {
     "link": str,
     "examples": list,
     "contexts": list,
+    "added": date,
+    "expires": date,
+    "by": str,
 }
+_KINDS = {str: "a string", dict: "a table", list: "a list", int: "a number", date: "a date such as 2027-01-31"}
 _CONTEXT_LINES = 10_000  # after which a context that nothing ended is over
 
 
@@ -95,8 +103,10 @@ def builtin_text(name: str) -> str:
     return found.decode()
 
 
-def select_packs(argv: Sequence[str], files: Sequence[Path], profiles: Sequence[str]) -> list[Pack]:
-    """The packs for a command in rising precedence: default, by command, profiles, files.
+def select_packs(
+    argv: Sequence[str], files: Sequence[Path], profiles: Sequence[str], configured: Sequence[Pack] = ()
+) -> list[Pack]:
+    """The packs for a command in rising precedence: default, by command, profiles, ``configured``, files.
 
     Those by command come sorted by name, profiles and files as given.
 
@@ -109,17 +119,23 @@ def select_packs(argv: Sequence[str], files: Sequence[Path], profiles: Sequence[
         if name not in BUILT_IN:
             raise UsageError(f"there is no rule pack {name!r}", "there are: " + ", ".join(BUILT_IN))
     names = dict.fromkeys([DEFAULT, *chosen, *profiles])
-    return [*map(_builtin_pack, names), *map(load_pack, files)]
+    return [*map(_builtin_pack, names), *configured, *map(load_pack, files)]
 
 
 def load_pack(path: Path) -> Pack:
-    """The rules of a file. Raises UsageError that names the file, the rule and the reason."""
+    """The rules of a file. Raises UsageError that names the file, the line, the rule and the reason."""
+    return parse_pack(read_rules(path), str(path), path.stem)
+
+
+def read_rules(path: Path) -> str:
+    """The text of a rule file. Raises UsageError."""
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UsageError(f"{path}: cannot read the rules: {reason}") from None
-    return parse_pack(text, str(path), path.stem)
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: cannot read the rules: not UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the rules: {error.strerror}") from None
 
 
 def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> Pack:
@@ -130,7 +146,8 @@ def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> P
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{origin}: not TOML: {error}") from None
+        line = re.search(r"at line (\d+)", str(error))
+        raise UsageError(f"{origin}{':' + line[1] if line else ''}: not TOML: {error}") from None
     rules: list[Rule] = []
     try:
         _check_keys(data, _FILE_KEYS)
@@ -144,6 +161,8 @@ def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> P
     for index, table in enumerate(data.get("rule", [])):
         try:
             rules.append(_rule(table, name, {rule.name for rule in rules}, checked))
+            begins = 0 if checked else _line_of_rule(text, index)
+            rules[-1] = replace(rules[-1], origin=origin, line=begins)
             if unknown := rules[-1].contexts - {context.full_name for context in contexts}:
                 raise _Bad("no such context in this file: " + ", ".join(sorted(unknown)))
         except _Bad as error:
@@ -198,6 +217,7 @@ def _rule(table: Any, pack: str, taken: set[str], checked: bool) -> Rule:
     flags = _flags(table.get("flags", []))
     if not checked:
         _check_pattern(pattern, flags, kind)
+    far = Reach() if checked else reach(pattern, flags, anchored=kind.whole_line) or Reach()
     if kind in (RuleType.ALLOW, RuleType.MASK) and not table.get("reason", "").strip():
         raise _Bad(f"an {kind} rule needs a reason" if kind is RuleType.ALLOW else f"a {kind} rule needs a reason")
     words, literals = _needles(table, pattern, flags) if kind.trips else (frozenset[bytes](), frozenset[bytes]())
@@ -213,7 +233,21 @@ def _rule(table: Any, pack: str, taken: set[str], checked: bool) -> Rule:
         table.get("link", ""),
         tuple(table.get("examples", ())),
         frozenset(f"{pack}/{context}" for context in table.get("contexts", ())),
+        far,
+        added=_day(table.get("added")),
+        expires=_day(table.get("expires")),
+        by=table.get("by", ""),
     )
+
+
+def _day(moment: date | None) -> date | None:
+    return moment.date() if isinstance(moment, datetime) else moment
+
+
+def today() -> date:
+    """The day in UTC, as every time in a report. Not by ``date.today``, which reads the zone's file."""
+    now = time.gmtime()
+    return date(now.tm_year, now.tm_mon, now.tm_mday)
 
 
 def _flags(names: Sequence[str]) -> int:
@@ -228,7 +262,7 @@ def _flags(names: Sequence[str]) -> int:
 def _check_pattern(pattern: str, flags: int, kind: RuleType) -> None:
     try:
         matched = compiled(pattern, flags).search("")
-        why = patterns.runaway(pattern, flags, anchored=kind.whole_line)
+        why = runaway(pattern, flags, anchored=kind.whole_line)
     except (re.error, OverflowError, RecursionError) as error:
         raise _Bad(f"bad pattern: {error}") from None
     if why:
@@ -257,7 +291,7 @@ def _check_keys(table: Any, known: Mapping[str, type]) -> None:
         if key not in known:
             raise _Bad(f"unknown key {key!r}; there are: " + ", ".join(known))
         if not isinstance(value, known[key]):
-            raise _Bad(f"{key!r} must be a {'string' if known[key] is str else known[key].__name__}")
+            raise _Bad(f"{key!r} must be {_KINDS[known[key]]}")
         if isinstance(value, list) and key not in _TABLES and not all(isinstance(item, str) for item in value):
             raise _Bad(f"{key!r} must be a list of strings")
 

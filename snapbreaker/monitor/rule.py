@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from enum import StrEnum
 from functools import cache
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.issue import IssueType
 from snapbreaker.monitor import patterns
+from snapbreaker.monitor.runaway import Reach
 
 _FEW = 24  # alternatives that are looked for sooner than most patterns are tried
 
@@ -67,6 +69,12 @@ class Rule:
     link: str = ""
     examples: tuple[str, ...] = ()
     contexts: frozenset[str] = frozenset()  # PACK/NAME; the rule counts only while one of them is on; none: always
+    reach: Reach = Reach()
+    origin: str = ""  # the file that it was read from
+    line: int = 0  # on which it begins there
+    added: date | None = None
+    expires: date | None = None  # the last day on which it counts
+    by: str = ""
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -90,7 +98,13 @@ class Rule:
         return self.phrases | self.literals
 
     def matches(self, text: str) -> bool:
-        return bool(self.pattern.fullmatch(text) if self.type.whole_line else self.pattern.search(text))
+        """Whether it says something about a line. Of one that is longer than its reach, see ``Reach``."""
+        if self.type.whole_line:
+            return len(text) <= self.reach.whole and bool(self.pattern.fullmatch(text))
+        return any(self.pattern.search(text, start, end) for start, end in self.reach.parts(len(text)))
+
+    def has_expired(self, today: date) -> bool:
+        return self.expires is not None and self.expires < today
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,21 @@ import re
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
-from snapbreaker.monitor.packs import BUILT_IN, builtin_head, builtin_pack, select_packs
+from snapbreaker.dataclass import dataclass
+from snapbreaker.monitor.expected import Expected
+from snapbreaker.monitor.packs import BUILT_IN, builtin_head, builtin_pack, select_packs, today
 from snapbreaker.monitor.prefilter import Prefilter
 from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger
 
 BLANK = "\ufffc"  # stands for masked text: neither a word character nor white space, so it joins with nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``issue`` is the rule that the line trips; ``passed`` are those that spoke for it: allow and mask rules."""
+
+    issue: Rule | None = None
+    passed: tuple[Rule, ...] = ()
 
 
 class RuleSet:
@@ -22,7 +32,7 @@ class RuleSet:
     decides, the line is fine (in strict mode: if an allow or expect rule of any pack matches the whole line).
 
     ``dormant`` are the names of built-in packs that join when their tool shows itself: ``for_line``,
-    ``for_programs``. A set never changes; these return another one.
+    ``for_programs``. A set never changes; these return another one. Expired rules do not count.
     """
 
     def __init__(self, packs: Iterable[Pack], dormant: Iterable[str] = ()) -> None:
@@ -32,7 +42,9 @@ class RuleSet:
         self._signs = tuple((name, sign) for name in self.dormant for sign in builtin_head(name).signs)
         triggers = [sign for _, sign in self._signs]
         triggers += [trigger for context in self.contexts for trigger in (context.begin, context.end)]
-        self._layers = tuple(_Layer(pack) for pack in reversed(self.packs))
+        now = today()
+        self.expired = tuple(rule for pack in self.packs for rule in pack.rules if rule.has_expired(now))
+        self._layers = tuple(_Layer(pack, self.expired) for pack in reversed(self.packs))
         self._issues = [(number, rule) for number, layer in enumerate(self._layers) for rule in layer.issues]
         self._by_needle: dict[bytes, list[int]] = {
             b"": []
@@ -40,7 +52,7 @@ class RuleSet:
         for place, (_, rule) in enumerate(self._issues):
             for needle in rule.needles or (b"",):
                 self._by_needle.setdefault(needle, []).append(place)
-        issues = [rule for pack in self.packs for rule in pack.rules if rule.type.trips]
+        issues = [rule for layer in self._layers for rule in layer.issues]
         prefiltered: list[Rule | Trigger] = [*issues, *triggers]
         self._unprepared = iter(self.rules)
         self.always = any(not rule.needles for rule in issues)
@@ -50,13 +62,19 @@ class RuleSet:
         )
 
     @classmethod
-    def for_command(cls, argv: Sequence[str], files: Sequence[Path] = (), profiles: Sequence[str] = ()) -> RuleSet:
-        """The default pack, those whose ``commands`` the command line runs, ``profiles``, then the rule ``files``.
+    def for_command(
+        cls,
+        argv: Sequence[str],
+        files: Sequence[Path] = (),
+        profiles: Sequence[str] = (),
+        configured: Sequence[Pack] = (),
+    ) -> RuleSet:
+        """The default pack, those whose ``commands`` the command runs, ``profiles``, ``configured``, ``files``.
 
         ``argv`` is looked through (``sudo``, ``chroot ROOT``, ``sh -c '…'``). Raises UsageError for an unknown
         profile and for a bad file: name of the file, the rule and the reason.
         """
-        packs = select_packs(argv, files, profiles)
+        packs = select_packs(argv, files, profiles, configured)
         return cls(packs, [name for name in BUILT_IN if name not in {pack.name for pack in packs}])
 
     def for_line(self, text: str, needles: set[bytes]) -> RuleSet:
@@ -86,22 +104,29 @@ class RuleSet:
         return rule is not None and bool(rule.pattern)
 
     def judge(self, text: str, needles: set[bytes], contexts: Set[str] = frozenset()) -> Rule | None:
-        """The issue rule that ``text`` trips, or None.
+        """The issue rule that ``text`` trips, or None."""
+        return self.verdict(text, needles, contexts).issue
+
+    def verdict(self, text: str, needles: set[bytes], contexts: Set[str] = frozenset()) -> Verdict:
+        """What ``text`` trips, or why not.
 
         ``needles`` are those of the prefilter that it holds, ``contexts`` the names of those that are on.
         """
         rules = self._candidates(text, needles, contexts)
         if not rules:
-            return None
+            return _NOTHING
         masked, low, last = text, text.lower(), max(rules)
+        masks: list[Rule] = []
         for number, layer in enumerate(self._layers):
-            if number > last or layer.allows(text, low, contexts):
-                return None
-            masked = layer.mask(masked, low)
+            if number > last:
+                break
+            if allowed := layer.allows(text, low, contexts):
+                return Verdict(passed=(allowed,))
+            masked = layer.mask(masked, low, masks)
             for rule in rules.get(number, ()):
-                if rule.pattern.search(masked):
-                    return rule
-        return None
+                if rule.matches(masked):
+                    return Verdict(rule)
+        return Verdict(passed=tuple(masks))
 
     def _candidates(self, text: str, needles: set[bytes], contexts: Set[str]) -> dict[int, list[Rule]]:
         """The issue rules that match when nothing is masked, by the numbers of their layers."""
@@ -111,40 +136,53 @@ class RuleSet:
         by_layer: dict[int, list[Rule]] = {}
         for place in sorted(found):
             layer, rule = self._issues[place]
-            if _counts(rule, contexts) and rule.pattern.search(text):
+            if _counts(rule, contexts) and rule.matches(text):
                 by_layer.setdefault(layer, []).append(rule)
         return by_layer
 
-    def expects(self, text: str, contexts: Set[str] = frozenset()) -> bool:
-        """Strict mode: whether some rule names this line as one of success."""
+    def expects(self, text: str, contexts: Set[str] = frozenset()) -> Rule | None:
+        """Strict mode: the rule that names this line as one of success."""
+        for layer in self._layers:
+            if rule := layer.expects(text):
+                return rule
         low = text.lower()
-        return any(layer.allows(text, low, contexts) or layer.expects(text) for layer in self._layers)
+        return next((rule for layer in self._layers if (rule := layer.allows(text, low, contexts))), None)
+
+    def lapsed(self, text: str) -> Rule | None:
+        """The allow rule that would have let ``text`` pass, had it not expired."""
+        return next((r for r in self.expired if r.type is RuleType.ALLOW and r.matches(text)), None)
 
 
 class _Layer:
     """One pack's rules, sorted by what they do."""
 
-    def __init__(self, pack: Pack) -> None:
-        self._allow = [rule for rule in pack.rules if rule.type is RuleType.ALLOW]
-        self._expect = [rule for rule in pack.rules if rule.type is RuleType.EXPECT]
-        self._mask = [rule for rule in pack.rules if rule.type is RuleType.MASK]
-        self.issues = [rule for rule in pack.rules if rule.type.trips]
+    def __init__(self, pack: Pack, expired: Sequence[Rule]) -> None:
+        rules = [rule for rule in pack.rules if rule not in expired] if expired else pack.rules
+        self._allow = [rule for rule in rules if rule.type is RuleType.ALLOW]
+        self._mask = [rule for rule in rules if rule.type is RuleType.MASK]
+        self.expects = Expected(rule for rule in rules if rule.type is RuleType.EXPECT).rule
+        self.issues = [rule for rule in rules if rule.type.trips]
 
-    def mask(self, text: str, low: str) -> str:
-        """``text`` with the spans blanked that are innocent; ``low`` is the line in lower case."""
+    def mask(self, text: str, low: str, used: list[Rule]) -> str:
+        """``text`` with the spans blanked that are innocent; ``low`` is the line in lower case.
+
+        The rules that blanked something are added to ``used``.
+        """
         for rule in self._mask:
-            if rule.can_match(low):
-                text = rule.pattern.sub(_blank, text)
+            if len(text) <= rule.reach.whole and rule.can_match(low):
+                text, count = rule.pattern.subn(_blank, text)
+                if count:
+                    used.append(rule)
         return text
 
-    def allows(self, text: str, low: str, contexts: Set[str]) -> bool:
-        return any(
-            _counts(rule, contexts) and rule.can_match(low) and rule.pattern.fullmatch(text)
-            for rule in self._allow
-        )
+    def allows(self, text: str, low: str, contexts: Set[str]) -> Rule | None:
+        for rule in self._allow:
+            if _counts(rule, contexts) and rule.can_match(low) and rule.matches(text):
+                return rule
+        return None
 
-    def expects(self, text: str) -> bool:
-        return any(rule.pattern.fullmatch(text) for rule in self._expect)
+
+_NOTHING = Verdict()
 
 
 class Contexts:

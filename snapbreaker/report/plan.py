@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 
 from snapbreaker.checkpoint.store import DEFAULT
 from snapbreaker.issue import Issue, IssueType
+from snapbreaker.monitor.generalize import generalize
 from snapbreaker.report.model import Report
 from snapbreaker.report.wording import command_text
 
-RULES_FILE = "allow.toml"
-LINE_LIMIT = 500
 REASON = "say here why this line is harmless"
 
-# Parts of a line that differ from run to run: a hash (hex digits, some of them letters), or a number.
-VARIABLE = re.compile(r"(?P<hash>\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{7,}\b)|(?P<number>[0-9]+)")
-SPECIAL = re.compile(r"[\\.^$*+?{}\[\]|()]")
 WORD = re.compile(r"[a-z]{3,}")
 
 UNLINED = {
@@ -36,19 +31,6 @@ WAITED = {
 }
 
 
-def allow_pattern(line: str) -> str:
-    """A Python regular expression for the whole of ``line``, with its numbers and hashes generalised.
-
-    Of a very long line only the beginning counts.
-    """
-    line, last = (line, "$") if len(line) <= LINE_LIMIT else (line[:LINE_LIMIT], ".*$")
-    parts, end = [], 0
-    for match in VARIABLE.finditer(line):
-        parts += [_literal(line[end : match.start()]), r"[0-9a-f]+" if match["hash"] else r"\d+"]
-        end = match.end()
-    return "^" + "".join(parts) + _literal(line[end:]) + last
-
-
 def allow_rule(line: str) -> str:
     """The rule as TOML, ready to paste into a file for ``--rules``."""
     words = WORD.findall(line.lower())[:4]
@@ -57,7 +39,7 @@ def allow_rule(line: str) -> str:
             "[[rule]]",
             f"name = {toml_string('-'.join(['allow', *(words or ['line'])]))}",
             'type = "allow"',
-            f"pattern = {toml_string(allow_pattern(line))}",
+            f"pattern = {toml_string(generalize(line).pattern)}",
             f"reason = {toml_string(REASON)}",
         )
     )
@@ -75,21 +57,24 @@ def advice(report: Report) -> str:
         return ""
     if can_be_allowed(issue):
         return (
-            "Mend the cause and run it again. Only if this line is known to be harmless, justify it: "
-            f"add the rule to {RULES_FILE}, with your reason."
+            "Mend the cause and run it again. Only if this line is known to be harmless, allow it, "
+            "with your reason."
         )
     return WAITED.get(issue.rule) or UNLINED.get(issue.type, "Mend the cause and run it again.")
 
 
 def retry_command(report: Report) -> str:
-    """The exact command line that tries again, with the allow rule where there is one to add."""
+    """The exact command line that tries again."""
     words = list(report.invocation)
-    if can_be_allowed(report.issue) and not _names(words, RULES_FILE):
-        words += ["--rules", RULES_FILE]
     line = command_text([*words, "--", *report.command])
     if report.cwd and not any(word == "--cwd" or word.startswith("--cwd=") for word in words):
         return f"cd {command_text([report.cwd])} && {line}"
     return line
+
+
+def allow_command(report: Report) -> str:
+    """The exact command line that allows the line that tripped, but for the reason."""
+    return own_command(report, "rules", "allow", report.id, "--reason", REASON)
 
 
 def own_command(report: Report, *words: str) -> str:
@@ -114,12 +99,3 @@ def _toml_character(c: str) -> str:
     if c.isprintable():
         return c
     return f"\\u{ord(c):04X}" if ord(c) < 0x10000 else f"\\U{ord(c):08X}"
-
-
-def _literal(text: str) -> str:
-    """Like re.escape, but leaves what needs no escape readable."""
-    return SPECIAL.sub(r"\\\g<0>", text)
-
-
-def _names(words: Sequence[str], file: str) -> bool:
-    return file in words or f"--rules={file}" in words

@@ -167,7 +167,9 @@ def _plan(section: Section, report: Report) -> None:
     else:
         section.say(line_text(report.hint) or "Mend the cause and run it again.", label="Plan")
     if report.issue is not None and plan.can_be_allowed(report.issue):
-        section.say("The allow rule:")
+        section.say("Allow it:")
+        section.show(plan.allow_command(report), "sh")
+        section.say("which adds this rule to snapbreaker.toml:")
         section.show(plan.allow_rule(report.issue.line), "toml")
     if report.verb == "run" and report.command:
         failed = report.checkpoint_status is CheckpointStatus.FAILED

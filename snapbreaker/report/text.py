@@ -248,11 +248,7 @@ def _next(content: Block, report: Report, failed: bool) -> None:
         content.command(command, "Report")
         return
     content.fact("Next", advice)
-    content.fact("", _report_offers(report))
-    content.command(command)
-
-
-def _report_offers(report: Report) -> str:
     if plan.can_be_allowed(report.issue):
-        return "The rule, ready to paste, and the full report:"
-    return "The full report:"
+        content.command(plan.allow_command(report))
+    content.fact("", "The full report:")
+    content.command(command)

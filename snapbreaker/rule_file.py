@@ -1,0 +1,37 @@
+"""A rule file that a person keeps is replaced whole, with its owner and mode."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from snapbreaker.errors import UsageError
+from snapbreaker.linux.durable import sync_directory
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` (of a symlink: what it leads to) atomically and durably. A new one has mode 0644.
+
+    Raises UsageError; what was there is then still whole.
+    """
+    place = os.path.realpath(path)
+    temporary = f"{place}.{os.getpid()}.new"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
+            try:
+                old = os.stat(place)
+                os.fchown(fd, old.st_uid, old.st_gid)
+                os.fchmod(fd, old.st_mode & 0o7777)
+            except FileNotFoundError:
+                os.fchmod(fd, 0o644)
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        os.rename(temporary, place)
+        sync_directory(os.path.dirname(place))
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
