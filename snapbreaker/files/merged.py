@@ -13,16 +13,21 @@ import errno
 import heapq
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from snapbreaker.files.entry import Details, Entry, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.tree import Content, Tree
+from snapbreaker.linux.filesystems import filesystem_type
+from snapbreaker.linux.handles import Handle
 from snapbreaker.linux.inode import FLAG_APPEND, FLAG_IMMUTABLE
-from snapbreaker.linux.xattr import Xattrs
+from snapbreaker.linux.overlay_origin import decode
+from snapbreaker.linux.xattr import ACL_TWICE, Xattrs
 
 # Of the attributes of an overlay that root has mounted, and of one with the option userxattr.
 BY_ROOT, BY_OTHERS = b"trusted.overlay.", b"user.overlay."
+ORIGIN = b"origin"  # the handle of the file in the lower from which it was copied up
+TOP = b"snapbreaker.top"  # the same of the top of all, where the kernel notes none
 _ESCAPED = b"overlay."  # an attribute of that name that the command itself has set comes after it
 _PROTECTED = {ord("i"): FLAG_IMMUTABLE, ord("a"): FLAG_APPEND}
 # Flags that a file takes along when it is copied up; all others an upper does not know: fs/overlayfs/overlayfs.h,
@@ -37,6 +42,9 @@ class Merged(Tree):
 
     ``user_attributes`` false: the upper's filesystem has none, so those of the lower are shown. ``prefix`` begins
     the names of the overlay's own attributes.
+
+    A file whose names lie in several subvolumes of the lower, which can have no link in common, is shown as one in
+    each; ``crossed`` are its names.
     """
 
     def __init__(
@@ -47,10 +55,15 @@ class Merged(Tree):
         self.whiteouts: set[bytes] = set()
         self.copied: set[bytes] = set()  # what has a counterpart in the lower that it was made from
         self.merged: set[bytes] = set()  # directories in which the lower is seen too
+        self.origins: dict[bytes, Handle | None] = {}  # handles of ``merged``; None: not known
+        self.crossed: list[bytes] = []
+        self._acls_twice = filesystem_type(lower.root_fd) == "xfs"  # the second name is copied up, and stays
         self._shown: dict[bytes, Entry] = {}
         self._through: dict[bytes, bool] = {}
+        self._devices: dict[bytes, int] = {}  # of the directories of the upper: the one to which they will belong
         for entry in upper.walk():
             self._add(entry)
+        self._part_crossed()
         self._hidden_links: dict[tuple[int, int], int] = {}
         self._linked: set[bytes] = set()
         self._find_links()
@@ -60,20 +73,42 @@ class Merged(Tree):
         if stat.S_ISCHR(entry.mode) and not entry.rdev:
             self.whiteouts.add(path)
             return
-        if path and path.rpartition(b"/")[0] not in self.merged:
-            self._shown[path] = entry._replace(ino=entry.ino | _OF_UPPER)
+        above = path.rpartition(b"/")[0]
+        if not path or above in self.merged:
+            plain = entry.is_dir or entry.is_file
+            attributes = _overlay_attributes(self._upper.details(entry).xattrs, self._prefix) if plain else {}
+            if ORIGIN in attributes:
+                self.copied.add(path)
+            below = self._lower.lookup(path) if entry.is_dir else None
+            if below is not None and below.is_dir and attributes.get(b"opaque") != b"y":
+                self._add_merged(entry, below, attributes)
+                return
+        device = self._devices[above]
+        if entry.is_dir:
+            self._devices[path] = device
+        self._shown[path] = entry._replace(ino=entry.ino | _OF_UPPER, dev=device)
+
+    def _add_merged(self, entry: Entry, below: Entry, attributes: Mapping[bytes, bytes]) -> None:
+        path = entry.path
+        self.merged.add(path)
+        self.copied.add(path)
+        self.origins[path] = decode(attributes.get(ORIGIN if path else TOP, b""))
+        self._devices[path] = below.dev
+        self._shown[path] = entry._replace(ino=below.ino, dev=below.dev, subvolume=below.subvolume)
+
+    def _part_crossed(self) -> None:
+        """The upper is one filesystem, the lower may be several subvolumes: a link across them stays none."""
+        if len(set(self._devices.values())) == 1:
             return
-        plain = entry.is_dir or entry.is_file
-        attributes = _overlay_attributes(self._upper.details(entry).xattrs, self._prefix) if plain else {}
-        below = self._lower.lookup(path) if entry.is_dir else None
-        if b"origin" in attributes:
-            self.copied.add(path)
-        if entry.is_dir and below is not None and below.is_dir and attributes.get(b"opaque") != b"y":
-            self.merged.add(path)
-            self.copied.add(path)
-            self._shown[path] = entry._replace(ino=below.ino, dev=below.dev, subvolume=below.subvolume)
-        else:
-            self._shown[path] = entry._replace(ino=entry.ino | _OF_UPPER)
+        groups: dict[int, dict[int, list[Entry]]] = {}
+        for entry in self._shown.values():
+            if entry.nlink > 1 and not entry.is_dir:
+                groups.setdefault(entry.ino, {}).setdefault(entry.dev, []).append(entry)
+        for group in groups.values():
+            for names in group.values() if len(group) > 1 else ():
+                for entry in names:
+                    self._shown[entry.path] = entry._replace(nlink=len(names))
+                    self.crossed.append(entry.path)
 
     @property
     def paths(self) -> list[bytes]:
@@ -153,6 +188,8 @@ class Merged(Tree):
         for letter in _overlay_attributes(own.xattrs, self._prefix).get(b"protattr", b""):
             flags |= _PROTECTED.get(letter, 0)
         xattrs, project = _cleaned(own.xattrs, self._prefix), own.project
+        if self._acls_twice:
+            xattrs = tuple(one for one in xattrs if one[0] not in ACL_TWICE)
         below = self._lower.lookup(entry.path) if entry.path in self.copied else None
         if below is not None and stat.S_IFMT(below.mode) == stat.S_IFMT(entry.mode):
             was = self._lower.details(below)

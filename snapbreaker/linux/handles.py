@@ -9,6 +9,7 @@ import sys
 
 from snapbreaker.linux.libc import check, function
 
+Handle = tuple[int, bytes]  # type and bytes
 _AT_FDCWD = -100
 _MAX_HANDLE_SZ = 128
 _HEADER = struct.Struct("=Ii")  # handle_bytes, handle_type
@@ -20,12 +21,15 @@ _name_to_handle_at = function(
 )
 
 
-def handle_of(path: str | bytes) -> tuple[int, bytes]:
-    """Type and bytes of the handle of ``path``. Raises OSError: EOPNOTSUPP where the filesystem has none."""
+def handle_of(path: str | bytes, directory: int = _AT_FDCWD) -> Handle:
+    """The handle of ``path``, relative to the open ``directory``; a symbolic link at its end is not followed.
+
+    Raises OSError: EOPNOTSUPP where the filesystem has none.
+    """
     buffer = ctypes.create_string_buffer(_HEADER.pack(_MAX_HANDLE_SZ, 0), _HEADER.size + _MAX_HANDLE_SZ)
     mount_id = ctypes.c_int()
     check(
-        _name_to_handle_at(_AT_FDCWD, os.fsencode(path), buffer, ctypes.byref(mount_id), 0),
+        _name_to_handle_at(directory, os.fsencode(path), buffer, ctypes.byref(mount_id), 0),
         "name_to_handle_at",
         path,
     )
@@ -33,7 +37,7 @@ def handle_of(path: str | bytes) -> tuple[int, bytes]:
     return kind, buffer.raw[_HEADER.size : _HEADER.size + count]
 
 
-def inode_of(handle: tuple[int, bytes]) -> int | None:
+def inode_of(handle: Handle) -> int | None:
     """The inode number in a handle; None where it is not of a type that is known to hold one."""
     kind, data = handle
     if kind not in _INO32_GEN or len(data) < 8:
