@@ -59,6 +59,7 @@ class Merged(Tree):
         self.crossed: list[bytes] = []
         self._acls_twice = filesystem_type(lower.root_fd) == "xfs"  # the second name is copied up, and stays
         self._shown: dict[bytes, Entry] = {}
+        self._details: dict[bytes, Details] = {}
         self._through: dict[bytes, bool] = {}
         self._devices: dict[bytes, int] = {}  # of the directories of the upper: the one to which they will belong
         for entry in upper.walk():
@@ -76,7 +77,7 @@ class Merged(Tree):
         above = path.rpartition(b"/")[0]
         if not path or above in self.merged:
             plain = entry.is_dir or entry.is_file
-            attributes = _overlay_attributes(self._upper.details(entry).xattrs, self._prefix) if plain else {}
+            attributes = _overlay_attributes(self._own(entry).xattrs, self._prefix) if plain else {}
             if ORIGIN in attributes:
                 self.copied.add(path)
             below = self._lower.lookup(path) if entry.is_dir else None
@@ -183,7 +184,7 @@ class Merged(Tree):
     def details(self, entry: Entry) -> Details:
         if entry.path not in self._shown:
             return self._lower.details(entry)
-        own = self._upper.details(entry._replace(subvolume=False))  # to the upper it is a plain directory
+        own = self._own(entry)
         flags = own.flags
         for letter in _overlay_attributes(own.xattrs, self._prefix).get(b"protattr", b""):
             flags |= _PROTECTED.get(letter, 0)
@@ -198,6 +199,14 @@ class Merged(Tree):
             if not self._user_attributes:
                 xattrs = tuple(sorted({**_of_users(was.xattrs), **dict(xattrs)}.items()))
         return own._replace(flags=flags, project=project, xattrs=xattrs)
+
+    def _own(self, entry: Entry) -> Details:
+        """What the upper itself has, read once: it does not change."""
+        own = self._details.get(entry.path)
+        if own is None:
+            # To the upper it is a plain directory.
+            own = self._details[entry.path] = self._upper.details(entry._replace(subvolume=False))
+        return own
 
     def content(self, entry: Entry) -> Content:
         return (self._upper if entry.path in self._shown else self._lower).content(entry)
