@@ -67,6 +67,7 @@ class Merged(Tree):
         self._part_crossed()
         self._hidden_links: dict[tuple[int, int], int] = {}
         self._linked: set[bytes] = set()
+        self._kept: dict[bytes, Entry] = {}  # directories of the lower as they were
         self._find_links()
 
     def _add(self, entry: Entry) -> None:
@@ -131,6 +132,10 @@ class Merged(Tree):
                 self._linked.add(entry.path)
                 if not self._is_lower(entry.path):
                     self._hidden_links[_inode(entry)] = self._hidden_links.get(_inode(entry), 0) + 1
+        # A name in one may be replaced although it is none of the upper: then the lower shows another mtime.
+        for path in {path.rpartition(b"/")[0] for path in self._linked}:
+            if self._is_lower(path) and (directory := self._lower.lookup(path)) is not None:
+                self._kept[path] = directory
 
     def hidden(self) -> Iterator[tuple[bytes, Entry | None]]:
         """What the lower has now at each path that the upper removes or replaces, with all below it."""
@@ -173,7 +178,7 @@ class Merged(Tree):
         yield from heapq.merge(own, theirs, key=_key)
 
     def lookup(self, path: bytes) -> Entry | None:
-        if (entry := self._shown.get(path)) is not None:
+        if (entry := self._shown.get(path) or self._kept.get(path)) is not None:
             return entry
         found = self._lower.lookup(path) if self._is_lower(path) else None
         return None if found is None else self._lowered(found)

@@ -173,3 +173,22 @@ def test_links_across_subvolumes(make_filesystem: MakeFilesystem, tmp_path: Path
     assert run.undo().verified
     assert comparer.differences(before, comparer.snapshot(root)) == []
     run.discard()
+
+
+def test_a_link_of_what_is_changed(filesystem: LoopFilesystem, tmp_path: Path) -> None:
+    """It becomes a file of its own, in a directory in which the command changed nothing."""
+    root = filesystem.path / "root"
+    (root / "calm").mkdir(parents=True)
+    (root / "file").write_text("before")
+    (root / "calm/link").hardlink_to(root / "file")
+    before = comparer.snapshot(root)
+    settled()
+    run = Sandboxed(root, tmp_path)
+    run.begin()
+    after = run.inside(lambda: os.truncate(root / "file", 3))
+    assert isinstance(run.commit(), Committed)
+    run.close()
+    assert comparer.differences(after, comparer.snapshot(root)) == []
+    assert run.undo().verified
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+    run.discard()

@@ -43,9 +43,14 @@ def test_random_changes(make_filesystem: MakeFilesystem, tmp_path: Path, fstype:
             apply(os.fsencode(root), seed, MOUNTED)
             time.sleep(0.02)
             options = Options(upper=str(disk)) if on_disk else Options()
-            judge(Sandboxed(root, tmp_path / str(number), options), change)
+            judge(Sandboxed(root, tmp_path / str(number), options), [one for one in change if holds(fstype, one)])
 
     attempt()
+
+
+def holds(fstype: str, operation: Operation) -> bool:
+    """Whether the machine's filesystem can hold what memory can: xfs not 3,000 bytes of a symbolic link's text."""
+    return fstype != "xfs" or operation.action != "symlink" or operation.number != 3
 
 
 def judge(run: Sandboxed, change: list[Operation]) -> None:
