@@ -55,10 +55,14 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a backend cannot serve a volume, and what would change that."""
+    """Why a backend cannot serve a volume, and what would change that.
+
+    ``of_memory``: it is none where a sandbox keeps what is written on a disk.
+    """
 
     text: str
     remedy: str = ""
+    of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
             if issue is None and request.hold:
                 return _held(record, sandbox, around, story)
             with deferred():
-                how = issue or bring_over(record, sandbox.uppers, story, narrator.progress)
+                how = issue or bring_over(record, sandbox.uppers, sandbox.locks, story, narrator.progress)
             issue, applied = (how, None) if isinstance(how, Issue) else (None, how)
         issue = issue or _checked(request, spec, story)
         with deferred():
@@ -151,6 +151,7 @@ def _checkpoint(
         system=request.system,
         foreign=request.foreign,
         backend=request.backend,
+        on_disk=bool(request.sandbox.upper),
         command=request.argv,
         cwd=request.cwd or os.getcwd(),
         note=request.note,

@@ -26,6 +26,12 @@ from snapbreaker.signals import deferred
 from snapbreaker.story import Story
 from snapbreaker.system import holds
 
+_GOING_ON = {
+    State.APPLYING: "it brought to the machine what the command had done in its sandbox",
+    State.CHECKING: "the checks ran",
+    State.CONFIRMING: "it waited for a confirmation",
+}
+
 
 def recover(store: Store, narrator: Narrator, early: bool = False) -> int:
     """Finish every run whose snapbreaker is gone. The caller holds the lock.
@@ -117,8 +123,9 @@ def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Sto
         story.warnings.append("files were put back before the machine booted")
     elif story.issue is not None:
         story.warnings.append("snapbreaker itself ended during the rollback; it was finished afterwards")
-    elif "goal" not in status:
-        reason = "snapbreaker itself was ended while the command ran"
+    elif "goal" not in status or State(str(status["state"])) in _GOING_ON:
+        doing = _GOING_ON.get(State(str(status["state"])), "the command ran")
+        reason = f"snapbreaker itself was ended while {doing}"
         story.issue = Issue(IssueType.INTERRUPTED, reason, "recover", time=time.time())
     return story
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -67,26 +68,34 @@ def first(answers: list[tuple[str, Availability]], sandbox: bool = False) -> str
     return None
 
 
-def choose_all(volumes: Sequence[Volume], forced: str | None = None, sandbox: bool = False) -> list[Backend]:
+def choose_all(
+    volumes: Sequence[Volume], forced: str | None = None, sandbox: bool = False, on_disk: bool = False
+) -> list[Backend]:
     """A backend for each of ``volumes``. With ``sandbox`` it may be one that runs the command in one, if that can
     serve all of them. Raises as ``choose``.
     """
-    found = [choose(volume, forced, sandbox)[0] for volume in volumes]
+    found = [choose(volume, forced, sandbox, on_disk)[0] for volume in volumes]
     apart = [Capability.SANDBOX in backend.capabilities for backend in found]
     if forced is None and any(apart) and not all(apart):
         return [choose(volume)[0] for volume in volumes]
     return found
 
 
-def choose(volume: Volume, forced: str | None = None, sandbox: bool = False) -> tuple[Backend, tuple[str, ...]]:
+def choose(
+    volume: Volume, forced: str | None = None, sandbox: bool = False, on_disk: bool = False
+) -> tuple[Backend, tuple[str, ...]]:
     """The backend for ``volume`` and what is to be said of the choice: its notes, and why not a better one.
 
-    ``forced`` is the operator's own choice. One that needs a sandbox is not chosen unasked, but with ``sandbox``.
+    ``forced`` is the operator's own choice. One that needs a sandbox is not chosen unasked, but with ``sandbox``;
+    ``on_disk``: what is written in it needs no memory.
     Raises CheckpointError with every reason when none can serve.
     """
     if forced is not None:
         backend = load(forced)
         availability = _availability(backend, volume)
+        if on_disk:
+            reasons = tuple(reason for reason in availability.reasons if not reason.of_memory)
+            availability = replace(availability, reasons=reasons)
         if not availability:
             raise _refusal(volume, [(forced, availability)])
         return backend, availability.notes

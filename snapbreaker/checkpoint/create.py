@@ -47,6 +47,7 @@ class Request:
     system: bool = False  # the scope is the system: other local filesystems are left out
     foreign: str = "restore"
     backend: str | None = None
+    on_disk: bool = False  # a sandbox, if there is one, keeps what is written on a disk
     kind: str = "run"
     command: Sequence[str] = ()
     cwd: str = ""
@@ -94,7 +95,7 @@ def create(
 
 def _backends(request: Request, scope: Scope) -> list[Backend]:
     sandbox = request.kind == "run" and not request.system and serves(request.command)
-    chosen = selection.choose_all(scope.volumes, request.backend, sandbox)
+    chosen = selection.choose_all(scope.volumes, request.backend, sandbox, request.on_disk)
     if request.kind != "run" and any(Capability.SANDBOX in backend.capabilities for backend in chosen):
         raise CheckpointError(f"{request.backend} tries a command: it records nothing by itself", "use `run`")
     return chosen

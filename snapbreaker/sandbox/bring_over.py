@@ -10,6 +10,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.progress import Progress
 from snapbreaker.report.wording import path_text
 from snapbreaker.sandbox.apply import Applied, apply
+from snapbreaker.sandbox.locks import Locks
 from snapbreaker.sandbox.services import HeldBack
 from snapbreaker.sandbox.upper import Uppers
 from snapbreaker.story import Story
@@ -18,7 +19,7 @@ _PARTED = "{} had other names, which still hold what it held: it was changed in 
 _CROSSED = "{} was made a link of a file in another subvolume, which cannot be: it is a file of its own"
 
 
-def bring_over(record: Record, uppers: Uppers, story: Story, progress: Progress) -> Applied | Issue:
+def bring_over(record: Record, uppers: Uppers, locks: Locks, story: Story, progress: Progress) -> Applied | Issue:
     """Nothing may run in the sandbox any more. After an issue what was done already has to go back."""
     try:
         services = HeldBack.of(record)
@@ -30,4 +31,5 @@ def bring_over(record: Record, uppers: Uppers, story: Story, progress: Progress)
         return how
     story.warnings += [_PARTED.format(path_text(path)) for path in how.parted]
     story.warnings += [_CROSSED.format(path_text(path)) for path in how.crossed]
+    locks.let_services_start()
     return services.carry_out(how.has_units, progress) or how

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Iterator
 
-from snapbreaker.files.entry import Entry
+from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.merged import Merged
 from snapbreaker.files.proof import Proof
@@ -31,6 +31,7 @@ class Conflicts:
         self, merged: Merged, lower: LiveTree, proof: Proof, removed: Collection[Name] | None = None
     ) -> None:
         self._merged, self._lower, self._proof, self._removed = merged, lower, proof, removed
+        self._tops: dict[bytes, tuple[int, int, int, Details]] = {}  # of subvolumes, at the first look
         self._absent: set[bytes] | None = None  # what was not there at the first look, and need not have been
 
     def found(self) -> list[bytes]:
@@ -84,7 +85,13 @@ class Conflicts:
     def _may_differ(self, now: Entry, mine: Entry, last: int) -> bool:
         if not self._is_the_same(now, last):
             return True
-        return now.ctime_ns > last and not self._looks_the_same(now, mine)
+        if not (now.subvolume or not now.path):
+            return now.ctime_ns > last and not self._looks_the_same(now, mine)
+        # Slots are made in it between the two looks, which gives it a new ctime.
+        facts = (now.mode, now.uid, now.gid, self._lower.details(now))
+        if self._tops.setdefault(now.path, facts) != facts:
+            return True
+        return self._absent is None and now.ctime_ns > last and not self._looks_the_same(now, mine)
 
     def _is_the_same(self, now: Entry, last: int) -> bool:
         """Whether it is the directory that the sandbox was made of.

@@ -81,7 +81,7 @@ def confirm(record: Record, narrator: Narrator) -> int:
         with deferred():
             record.adopt([Owner.of(os.getpid())])
             story = Story(record, narrator, verb="confirm", invocation=["snapbreaker", *sys.argv[1:]])
-            how = bring_over(record, uppers, story, narrator.progress)
+            how = bring_over(record, uppers, locks, story, narrator.progress)
             done = how if isinstance(how, Issue) else commit(record, None, narrator.progress, how)
             locks.close()
             if isinstance(done, Issue):

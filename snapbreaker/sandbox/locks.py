@@ -25,7 +25,7 @@ FILES = (
     "/var/lib/dpkg/lock",
     "/var/lib/apt/lists/lock",
     "/var/cache/apt/archives/lock",
-    "/etc/.pwd.lock",
+    (ACCOUNTS := "/etc/.pwd.lock"),
 )
 _WHOLE_FILE = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
@@ -34,7 +34,7 @@ class Locks:
     """Those that were there to be taken."""
 
     def __init__(self) -> None:
-        self._fds: list[int] = []
+        self._fds: dict[str, int] = {}
 
     @classmethod
     def take(cls, volumes: Sequence[tuple[Volume, Policy]], files: Sequence[str] = FILES) -> Locks:
@@ -56,7 +56,7 @@ class Locks:
             if error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR):
                 return  # nobody uses it, or it is not ours to use
             raise
-        self._fds.append(fd)
+        self._fds[path] = fd
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
         except OSError as error:
@@ -67,12 +67,17 @@ class Locks:
                 "wait until it has ended: what it does would be in conflict",
             ) from error
 
+    def let_services_start(self) -> None:
+        """Let go of the lock that systemd waits for, without end, when a unit has DynamicUser= (lckpwdf(3))."""
+        if (fd := self._fds.pop(ACCOUNTS, -1)) >= 0:
+            os.close(fd)
+
     def close(self) -> None:
         """Let go of all. Idempotent."""
-        for fd in self._fds:
+        for fd in self._fds.values():
             with suppress(OSError):
                 os.close(fd)
-        self._fds = []
+        self._fds = {}
 
 
 def _covered(path: str, volumes: Sequence[tuple[Volume, Policy]]) -> bool:

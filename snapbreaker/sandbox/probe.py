@@ -24,6 +24,7 @@ def reason_against(volume: Volume) -> Reason | None:
         return Reason(
             f"only {available() >> 20} MiB of memory are available, and a sandbox needs {SMALLEST >> 20}",
             "--upper DIR keeps the changes on a disk",
+            of_memory=True,
         )
     try:
         namespace = make(Blueprint(_BASE, _SIZE, [Place(volume.root, Kind.OVERLAY, 0)]))
@@ -31,7 +32,8 @@ def reason_against(volume: Volume) -> Reason | None:
         return Reason(error.message, _remedy(volume))
     try:
         if os.geteuid() != 0 and not can_hold_user_attributes(next(iter(namespace.uppers.values()))):
-            return Reason("memory holds no user attributes here, which a user's sandbox needs", "use Linux 6.6")
+            text = "memory holds no user attributes here, which a user's sandbox needs"
+            return Reason(text, "Linux 6.6, or --upper DIR", of_memory=True)
     finally:
         namespace.close()
     return None

@@ -67,7 +67,7 @@ class Sandbox:
     """Made by ``of``; ``close`` throws away what the command did, unless it was applied."""
 
     def __init__(self, namespace: Namespace, locks: Locks, removals: Removals, shared: Sequence[str]) -> None:
-        self._namespace, self._locks, self._removals = namespace, locks, removals
+        self._namespace, self.locks, self._removals = namespace, locks, removals
         self.shared = shared  # sockets of the machine that the command could use
 
     @classmethod
@@ -87,7 +87,7 @@ class Sandbox:
             if options.upper:
                 base, octets = disk.make(record.path, options.upper), 0
             else:
-                base, octets = str(record.path / _MEMORY), options.size or size.usual()
+                base, octets = str(record.path / _MEMORY), size.checked(options.size) or size.usual()
                 os.mkdir(base, 0o700)
             bindings = [(path, path) for path in options.sockets] + held_back(record)
             namespace = make(Blueprint(base, octets, where, bindings))
@@ -113,4 +113,4 @@ class Sandbox:
         """Idempotent. What is on a disk goes with the end of the run, see ``drop``."""
         self._namespace.close()
         self._removals.close()
-        self._locks.close()
+        self.locks.close()

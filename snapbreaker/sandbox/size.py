@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snapbreaker.errors import UsageError
+from snapbreaker.errors import CheckpointError, UsageError
 
 SMALLEST = 64 << 20
 _LARGEST = 8 << 30
@@ -12,9 +12,13 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 def available() -> int:
     """Octets of memory that can be had without swapping: MemAvailable of proc_meminfo(5)."""
+    return _free("MemAvailable:")
+
+
+def _free(field: str) -> int:
     with open("/proc/meminfo", encoding="ascii") as file:
         for line in file:
-            if line.startswith("MemAvailable:"):
+            if line.startswith(field):
                 return int(line.split()[1]) << 10
     return 0
 
@@ -22,6 +26,16 @@ def available() -> int:
 def usual() -> int:
     """A part of that, and not without end."""
     return min(available() // _PART, _LARGEST)
+
+
+def checked(octets: int) -> int:
+    """``octets``. Raises CheckpointError when there is not so much: memory that is full ends other processes."""
+    if octets > (most := available() + _free("SwapFree:")):
+        raise CheckpointError(
+            f"a sandbox of {octets >> 20} MiB is asked for, and only {most >> 20} MiB of memory are available",
+            "--upper DIR keeps the changes on a disk",
+        )
+    return octets
 
 
 def parse(text: str) -> int:

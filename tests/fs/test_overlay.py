@@ -175,6 +175,19 @@ def test_links_across_subvolumes(make_filesystem: MakeFilesystem, tmp_path: Path
     run.discard()
 
 
+def test_the_top_of_a_subvolume(make_filesystem: MakeFilesystem, tmp_path: Path) -> None:
+    """It gets a place for slots, which is nobody else's change of it."""
+    root = make_filesystem("btrfs").path / "root"
+    root.mkdir()
+    subvolumes.create(root / "inner")
+
+    def change() -> None:
+        (root / "inner").chmod(0o700)
+        (root / "inner/new").write_text("x")
+
+    check(root, tmp_path, change)
+
+
 def test_a_link_of_what_is_changed(filesystem: LoopFilesystem, tmp_path: Path) -> None:
     """It becomes a file of its own, in a directory in which the command changed nothing."""
     root = filesystem.path / "root"

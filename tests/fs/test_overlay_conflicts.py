@@ -94,6 +94,23 @@ def refused(run: Sandboxed, path: str) -> None:
     run.discard()
 
 
+@pytest.mark.parametrize("name", ["directory", "above"])
+def test_an_old_directory_came_there(filesystem: LoopFilesystem, tmp_path: Path, name: str) -> None:
+    """With the same owner, mode and names: all in it is older than the sandbox."""
+    root = filesystem.path / "scope"
+    for top in (name, "other"):
+        (root / top / "below").mkdir(parents=True)
+        (root / top / "below/file").write_text(top)
+    time.sleep(0.02)
+    run = Sandboxed(root, tmp_path)
+    run.begin()
+    inside = root / name / ("below/new" if name == "above" else "new")
+    run.inside(inside.touch)
+    (root / name).rename(root / "away")
+    (root / "other").rename(root / name)
+    refused(run, name)
+
+
 @pytest.mark.parametrize("path", CONFLICTS)
 def test_conflict(run: Sandboxed, path: str) -> None:
     CONFLICTS[path](run.root)

@@ -91,6 +91,7 @@ def test_killed_in_commit(ground: Boxed) -> None:
         else:
             assert record.state is State.ROLLED_BACK
             assert code in (ISSUE, KILLED)
+            assert code == ISSUE or record.status["issue"]["type"] == "INTERRUPTED"
         ground.is_before()
         ground.run.discard()
         ground.nothing_is_left()

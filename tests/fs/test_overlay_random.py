@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 
 from snapbreaker.commit import Committed
+from snapbreaker.issue import Issue
 from snapbreaker.sandbox.sandbox import Options
 from tests import comparer
 from tests.fs.checkpointed import Facts
@@ -22,6 +23,7 @@ from tests.lab.operations import Operation, apply
 from tests.lab.random_operations import examples, steps
 
 EXAMPLES = 30  # on each, 0.2 s an example; one that fails is made smaller for up to 5 minutes
+LONG_TARGET = "File name too long"  # xfs keeps 1,024 octets of a symbolic link, memory 4,095
 
 
 @pytest.mark.parametrize("on_disk", [False, True], ids=["memory", "disk"])
@@ -43,14 +45,9 @@ def test_random_changes(make_filesystem: MakeFilesystem, tmp_path: Path, fstype:
             apply(os.fsencode(root), seed, MOUNTED)
             time.sleep(0.02)
             options = Options(upper=str(disk)) if on_disk else Options()
-            judge(Sandboxed(root, tmp_path / str(number), options), [one for one in change if holds(fstype, one)])
+            judge(Sandboxed(root, tmp_path / str(number), options), change)
 
     attempt()
-
-
-def holds(fstype: str, operation: Operation) -> bool:
-    """Whether the machine's filesystem can hold what memory can: xfs not 3,000 bytes of a symbolic link's text."""
-    return fstype != "xfs" or operation.action != "symlink" or operation.number != 3
 
 
 def judge(run: Sandboxed, change: list[Operation]) -> None:
@@ -60,6 +57,10 @@ def judge(run: Sandboxed, change: list[Operation]) -> None:
         after = plain(run.inside(lambda: apply(os.fsencode(run.root), change, MOUNTED)))
         assert differences(before, comparer.snapshot(run.root)) == []
         done = run.commit()
+        if isinstance(done, Issue) and LONG_TARGET in done.reason:
+            assert run.halt().verified
+            assert differences(before, comparer.snapshot(run.root)) == []
+            return
         assert isinstance(done, Committed), done
         assert seen(run, after) == []
         for verified, expected in ((run.undo, before), (run.redo, after), (run.undo, before)):

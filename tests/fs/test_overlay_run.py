@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from snapbreaker.sandbox.serves import COMMANDS
+from snapbreaker.sandbox.serves import COMMANDS, serves
 from tests import comparer
 from tests.fs.processes import children, kill_all
 from tests.lab.loopfs import LoopFilesystem
@@ -47,6 +47,14 @@ def test_halted_and_committed(tool: Tool, root: Path) -> None:
     assert comparer.differences(before, comparer.snapshot(root)) == []
 
 
+def test_more_memory_than_there_is(tool: Tool, root: Path) -> None:
+    result = tried(tool, root, "touch made", "--upper-size", "900T")
+    assert result.status == 4
+    assert b"--upper DIR" in result.stderr
+    assert not (root / "made").exists()
+    assert tool.checkpoints() == []
+
+
 def test_a_full_sandbox_trips(tool: Tool, root: Path) -> None:
     """Also when the command does not care."""
     before = comparer.snapshot(root)
@@ -74,6 +82,15 @@ def test_processes_end_with_the_sandbox(tool: Tool, root: Path) -> None:
     assert b"ended with its sandbox" in result.stderr
     assert subprocess.run(["pgrep", "-f", "sleep 777"], capture_output=True).stdout == b""
     assert (root / "file").read_text() == "x\n"
+
+
+def test_killed_while_it_is_checked(tool: Tool, root: Path) -> None:
+    before = comparer.snapshot(root)
+    result = tried(tool, root, CHANGE, "--check", "kill -9 $PPID; sleep 9")
+    assert result.status == 1, result.stderr
+    assert comparer.differences(before, comparer.snapshot(root)) == []
+    issue = tool.report()["issue"]
+    assert (issue["type"], issue["reason"]) == ("INTERRUPTED", "snapbreaker itself was ended while the checks ran")
 
 
 @pytest.mark.parametrize("everyone", [False, True])
@@ -200,10 +217,9 @@ class TestChosen:
         (tmp_path / "patch").write_text("--- a/file\n+++ b/file\n@@ -1 +1 @@\n-before: file\n+new\n")
         words: dict[str, list[str | Path]] = {
             "cp": ["cp", tmp_path / "archive/from", root / "from"],
-            "git": ["git", "init", "-q", root / "repository"],
+            "install": ["install", "-m", "600", tmp_path / "archive/from", root / "from"],
             "patch": ["patch", "-d", root, "-p1", "-i", tmp_path / "patch"],
             "rm": ["rm", "-r", root / "gone"],
-            "sed": ["sed", "-i", "s/before/after/", root / "file"],
             "tar": ["tar", "-C", root, "-xf", tmp_path / "tar"],
         }
         if not shutil.which(command):
@@ -215,6 +231,22 @@ class TestChosen:
         assert comparer.differences(before, comparer.snapshot(root))
         assert tool("rollback", "--last", "--yes").status == 0
         assert comparer.differences(before, comparer.snapshot(root)) == []
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            *("git init", "sed -i s/a/b/ x", "./rm x", "/srv/bin/rm x", "sh -c rm", "tar xFf script x.tar"),
+            *(
+                "tar -xI cat -f x",
+                "tar --to-command=sh -xf x",
+                "tar --use-compress-prog sh -xf x",
+                "tar xf x --info=y",
+            ),
+        ],
+    )
+    def test_what_may_start_another_program_is_not(self, command: str) -> None:
+        assert not serves(command.split())
+        assert serves(["tar", "-C", "/srv", "-xzf", "x.tar.gz", "./FILE"])
 
     def test_any_other_is_not_sandboxed_unasked(self, tool: Tool, root: Path) -> None:
         assert tool.run(root, "touch", root / "new").status == 0

@@ -181,6 +181,22 @@ def test_somebody_holds_a_lock(ext4_machine: Machine, path: str) -> None:
     assert machine.snapbreaker("checkpoint", "list").stdout == ""
 
 
+def test_a_unit_that_waits_for_the_accounts(ext4_machine: Machine) -> None:
+    """systemd takes the lock of /etc/passwd to find a user id that nobody has: systemd.exec(5), DynamicUser=."""
+    machine = ext4_machine
+    text = UNIT.format(command="/bin/sleep 1000", more="DynamicUser=yes\nTimeoutStartSec=20")
+    lines = (
+        f"cat >/etc/systemd/system/ours.service <<'E'\n{text}E",
+        "systemctl daemon-reload",
+        "systemctl start ours",
+    )
+    path = script(machine, "\n".join((*lines, "touch /etc/.pwd.lock")) + "\n")
+    check = ("--check", "systemctl is-active ours && useradd another")
+    result = machine.snapbreaker(*OVERLAY, *check, "--", path, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert machine.run("id", "another", session=False).returncode == 0
+
+
 def test_a_unit_that_fails_after_commit_takes_all_of_it_back(ext4_machine: Machine) -> None:
     machine = ext4_machine
     text = UNIT.format(command="/bin/sh -c 'echo begun >>/srv/made/by-the-unit; exit 1'", more="")
