@@ -13,16 +13,21 @@ import errno
 import heapq
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from snapbreaker.files.entry import Details, Entry, sort_key
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.tree import Content, Tree
+from snapbreaker.linux.filesystems import filesystem_type
+from snapbreaker.linux.handles import Handle
 from snapbreaker.linux.inode import FLAG_APPEND, FLAG_IMMUTABLE
-from snapbreaker.linux.xattr import Xattrs
+from snapbreaker.linux.overlay_origin import decode
+from snapbreaker.linux.xattr import ACL_TWICE, Xattrs
 
 # Of the attributes of an overlay that root has mounted, and of one with the option userxattr.
 BY_ROOT, BY_OTHERS = b"trusted.overlay.", b"user.overlay."
+ORIGIN = b"origin"  # the handle of the file in the lower from which it was copied up
+TOP = b"snapbreaker.top"  # the same of the top of all, where the kernel notes none
 _ESCAPED = b"overlay."  # an attribute of that name that the command itself has set comes after it
 _PROTECTED = {ord("i"): FLAG_IMMUTABLE, ord("a"): FLAG_APPEND}
 # Flags that a file takes along when it is copied up; all others an upper does not know: fs/overlayfs/overlayfs.h,
@@ -37,6 +42,9 @@ class Merged(Tree):
 
     ``user_attributes`` false: the upper's filesystem has none, so those of the lower are shown. ``prefix`` begins
     the names of the overlay's own attributes.
+
+    A file whose names lie in several subvolumes of the lower, which can have no link in common, is shown as one in
+    each; ``crossed`` are its names.
     """
 
     def __init__(
@@ -47,13 +55,19 @@ class Merged(Tree):
         self.whiteouts: set[bytes] = set()
         self.copied: set[bytes] = set()  # what has a counterpart in the lower that it was made from
         self.merged: set[bytes] = set()  # directories in which the lower is seen too
-        self.origins: dict[bytes, tuple[int, bytes]] = {}  # of those: type and bytes of the lower's file handle
+        self.origins: dict[bytes, Handle | None] = {}  # handles of ``merged``; None: not known
+        self.crossed: list[bytes] = []
+        self._acls_twice = filesystem_type(lower.root_fd) == "xfs"  # the second name is copied up, and stays
         self._shown: dict[bytes, Entry] = {}
+        self._details: dict[bytes, Details] = {}
         self._through: dict[bytes, bool] = {}
+        self._devices: dict[bytes, int] = {}  # of the directories of the upper: the one to which they will belong
         for entry in upper.walk():
             self._add(entry)
+        self._part_crossed()
         self._hidden_links: dict[tuple[int, int], int] = {}
         self._linked: set[bytes] = set()
+        self._kept: dict[bytes, Entry] = {}  # directories of the lower as they were
         self._find_links()
 
     def _add(self, entry: Entry) -> None:
@@ -61,22 +75,42 @@ class Merged(Tree):
         if stat.S_ISCHR(entry.mode) and not entry.rdev:
             self.whiteouts.add(path)
             return
-        if path and path.rpartition(b"/")[0] not in self.merged:
-            self._shown[path] = entry._replace(ino=entry.ino | _OF_UPPER)
+        above = path.rpartition(b"/")[0]
+        if not path or above in self.merged:
+            plain = entry.is_dir or entry.is_file
+            attributes = _overlay_attributes(self._own(entry).xattrs, self._prefix) if plain else {}
+            if ORIGIN in attributes:
+                self.copied.add(path)
+            below = self._lower.lookup(path) if entry.is_dir else None
+            if below is not None and below.is_dir and attributes.get(b"opaque") != b"y":
+                self._add_merged(entry, below, attributes)
+                return
+        device = self._devices[above]
+        if entry.is_dir:
+            self._devices[path] = device
+        self._shown[path] = entry._replace(ino=entry.ino | _OF_UPPER, dev=device)
+
+    def _add_merged(self, entry: Entry, below: Entry, attributes: Mapping[bytes, bytes]) -> None:
+        path = entry.path
+        self.merged.add(path)
+        self.copied.add(path)
+        self.origins[path] = decode(attributes.get(ORIGIN if path else TOP, b""))
+        self._devices[path] = below.dev
+        self._shown[path] = entry._replace(ino=below.ino, dev=below.dev, subvolume=below.subvolume)
+
+    def _part_crossed(self) -> None:
+        """The upper is one filesystem, the lower may be several subvolumes: a link across them stays none."""
+        if len(set(self._devices.values())) == 1:
             return
-        plain = entry.is_dir or entry.is_file
-        attributes = _overlay_attributes(self._upper.details(entry).xattrs, self._prefix) if plain else {}
-        below = self._lower.lookup(path) if entry.is_dir else None
-        if b"origin" in attributes:
-            self.copied.add(path)
-        if entry.is_dir and below is not None and below.is_dir and attributes.get(b"opaque") != b"y":
-            self.merged.add(path)
-            self.copied.add(path)
-            if origin := _handle_in(attributes.get(b"origin", b"")):
-                self.origins[path] = origin
-            self._shown[path] = entry._replace(ino=below.ino, dev=below.dev, subvolume=below.subvolume)
-        else:
-            self._shown[path] = entry._replace(ino=entry.ino | _OF_UPPER)
+        groups: dict[int, dict[int, list[Entry]]] = {}
+        for entry in self._shown.values():
+            if entry.nlink > 1 and not entry.is_dir:
+                groups.setdefault(entry.ino, {}).setdefault(entry.dev, []).append(entry)
+        for group in groups.values():
+            for names in group.values() if len(group) > 1 else ():
+                for entry in names:
+                    self._shown[entry.path] = entry._replace(nlink=len(names))
+                    self.crossed.append(entry.path)
 
     @property
     def paths(self) -> list[bytes]:
@@ -98,6 +132,10 @@ class Merged(Tree):
                 self._linked.add(entry.path)
                 if not self._is_lower(entry.path):
                     self._hidden_links[_inode(entry)] = self._hidden_links.get(_inode(entry), 0) + 1
+        # A name in one may be replaced although it is none of the upper: then the lower shows another mtime.
+        for path in {path.rpartition(b"/")[0] for path in self._linked}:
+            if self._is_lower(path) and (directory := self._lower.lookup(path)) is not None:
+                self._kept[path] = directory
 
     def hidden(self) -> Iterator[tuple[bytes, Entry | None]]:
         """What the lower has now at each path that the upper removes or replaces, with all below it."""
@@ -140,7 +178,7 @@ class Merged(Tree):
         yield from heapq.merge(own, theirs, key=_key)
 
     def lookup(self, path: bytes) -> Entry | None:
-        if (entry := self._shown.get(path)) is not None:
+        if (entry := self._shown.get(path) or self._kept.get(path)) is not None:
             return entry
         found = self._lower.lookup(path) if self._is_lower(path) else None
         return None if found is None else self._lowered(found)
@@ -151,11 +189,13 @@ class Merged(Tree):
     def details(self, entry: Entry) -> Details:
         if entry.path not in self._shown:
             return self._lower.details(entry)
-        own = self._upper.details(entry._replace(subvolume=False))  # to the upper it is a plain directory
+        own = self._own(entry)
         flags = own.flags
         for letter in _overlay_attributes(own.xattrs, self._prefix).get(b"protattr", b""):
             flags |= _PROTECTED.get(letter, 0)
         xattrs, project = _cleaned(own.xattrs, self._prefix), own.project
+        if self._acls_twice:
+            xattrs = tuple(one for one in xattrs if one[0] not in ACL_TWICE)
         below = self._lower.lookup(entry.path) if entry.path in self.copied else None
         if below is not None and stat.S_IFMT(below.mode) == stat.S_IFMT(entry.mode):
             was = self._lower.details(below)
@@ -164,6 +204,14 @@ class Merged(Tree):
             if not self._user_attributes:
                 xattrs = tuple(sorted({**_of_users(was.xattrs), **dict(xattrs)}.items()))
         return own._replace(flags=flags, project=project, xattrs=xattrs)
+
+    def _own(self, entry: Entry) -> Details:
+        """What the upper itself has, read once: it does not change."""
+        own = self._details.get(entry.path)
+        if own is None:
+            # To the upper it is a plain directory.
+            own = self._details[entry.path] = self._upper.details(entry._replace(subvolume=False))
+        return own
 
     def content(self, entry: Entry) -> Content:
         return (self._upper if entry.path in self._shown else self._lower).content(entry)
@@ -193,17 +241,6 @@ def _overlay_attributes(xattrs: Xattrs, prefix: bytes) -> dict[bytes, bytes]:
         for name, value in xattrs
         if name.startswith(prefix) and not name.startswith(prefix + _ESCAPED)
     }
-
-
-def _handle_in(origin: bytes) -> tuple[int, bytes] | None:
-    """The file handle in the attribute, type and bytes; None where the kernel has stored none.
-
-    struct ovl_fb of fs/overlayfs/overlayfs.h: version 0, magic 0xfb, length of it all, flags, type, 16 octets of
-    the filesystem's UUID, the handle.
-    """
-    if len(origin) <= 21 or origin[:2] != b"\0\xfb" or origin[2] != len(origin):
-        return None
-    return origin[4], origin[21:]
 
 
 def _cleaned(xattrs: Xattrs, prefix: bytes) -> Xattrs:

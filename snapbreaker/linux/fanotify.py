@@ -11,13 +11,17 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from snapbreaker.linux.libc import check, function
 
 FAN_MODIFY = 0x2
 FAN_CLOSE_WRITE = 0x8
+FAN_MOVED_FROM = 0x40
+FAN_DELETE = 0x200
 FAN_Q_OVERFLOW = 0x4000
+FAN_ONDIR = 0x40000000
 FAN_OPEN_PERM = 0x10000  # with CONFIG_FANOTIFY_ACCESS_PERMISSIONS
 FAN_PRE_ACCESS = 0x100000  # Linux 6.14
 
@@ -30,6 +34,7 @@ FAN_UNLIMITED_QUEUE = 0x10
 FAN_UNLIMITED_MARKS = 0x20
 FAN_REPORT_TID = 0x100  # Linux 4.20
 FAN_REPORT_FID = 0x200  # Linux 5.1
+FAN_REPORT_DFID_NAME = 0xC00  # Linux 5.9
 FAN_REPORT_FD_ERROR = 0x2000  # Linux 6.13
 
 FAN_MARK_ADD = 0x1
@@ -41,6 +46,7 @@ FAN_MARK_EVICTABLE = 0x200  # Linux 5.19
 FAN_ALLOW = 0x1
 
 FAN_EVENT_INFO_TYPE_FID = 1
+FAN_EVENT_INFO_TYPE_DFID_NAME = 2
 
 FAN_NOFD = -1
 FAN_EVENT_METADATA_LEN = 24
@@ -115,18 +121,41 @@ def parse_events(data: bytes) -> list[Event]:
 
 def parse_handles(data: bytes) -> list[tuple[int, bytes]]:
     """The file handles (type, bytes) in what a read(2) of a group with FAN_REPORT_FID returned."""
-    handles = []
+    found = _parse_info(data, FAN_EVENT_INFO_TYPE_FID)
+    return [(kind, handle) for mask, kind, handle, _ in found if not mask & FAN_Q_OVERFLOW]
+
+
+def parse_names(data: bytes) -> list[tuple[tuple[int, bytes], bytes]]:
+    """The directories' handles and the names in what a read(2) of a group with FAN_REPORT_DFID_NAME returned.
+
+    Raises OverflowError: events were lost.
+    """
+    names = []
+    for mask, kind, handle, rest in _parse_info(data, FAN_EVENT_INFO_TYPE_DFID_NAME):
+        if mask & FAN_Q_OVERFLOW:
+            raise OverflowError
+        names.append(((kind, handle), rest.split(b"\0", 1)[0]))
+    return names
+
+
+def _parse_info(data: bytes, wanted: int) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """Of each record of the type ``wanted``: the event's mask, type and bytes of the handle, what comes after it.
+
+    An overflow has no record, and comes with an empty handle.
+    """
     offset = 0
     while offset < len(data):
-        length, _, _, start, *_ = _METADATA.unpack_from(data, offset)
+        length, _, _, start, mask, *_ = _METADATA.unpack_from(data, offset)
         at, offset = offset + start, offset + length
+        if mask & FAN_Q_OVERFLOW:
+            yield mask, 0, b"", b""
+            continue
         while at < offset:
             kind, _, size, count, handle_type = _INFO_FID.unpack_from(data, at)
-            if kind == FAN_EVENT_INFO_TYPE_FID:
+            if kind == wanted:
                 begin = at + _INFO_FID.size
-                handles.append((handle_type, data[begin : begin + count]))
+                yield mask, handle_type, data[begin : begin + count], data[begin + count : at + size]
             at += size
-    return handles
 
 
 def explain(error: OSError) -> str:

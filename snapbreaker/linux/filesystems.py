@@ -75,6 +75,7 @@ class _StatFs(ctypes.Structure):
 
 
 _statfs = function("statfs", ctypes.c_char_p, ctypes.POINTER(_StatFs))
+_fstatfs = function("fstatfs", ctypes.c_int, ctypes.POINTER(_StatFs))
 
 
 def kind(fstype: str) -> Kind:
@@ -82,9 +83,15 @@ def kind(fstype: str) -> Kind:
     return _KINDS.get(fstype) or _KINDS.get(fstype.partition(".")[0], Kind.LOCAL)
 
 
-def filesystem_type(path: str | bytes) -> str:
-    """The name of the filesystem that holds ``path`` (links followed); the magic number when it is not known."""
+def filesystem_type(where: str | bytes | int) -> str:
+    """The name of the filesystem that holds a path (links followed) or an open file. Raises OSError.
+
+    The magic number where that is not known.
+    """
     facts = _StatFs()
-    check(_statfs(os.fsencode(path), ctypes.byref(facts)), "statfs", path)
+    if isinstance(where, int):
+        check(_fstatfs(where, ctypes.byref(facts)), "fstatfs")
+    else:
+        check(_statfs(os.fsencode(where), ctypes.byref(facts)), "statfs", where)
     magic = int(facts.type) & _MASK
     return _NAMES.get(magic, f"{magic:#x}")

@@ -9,7 +9,8 @@ import sys
 
 from snapbreaker.linux.libc import check, function
 
-_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
+Handle = tuple[int, bytes]  # type and bytes
+_AT_FDCWD = -100
 _MAX_HANDLE_SZ = 128
 _HEADER = struct.Struct("=Ii")  # handle_bytes, handle_type
 # Types whose bytes begin with a 32-bit inode number: include/linux/exportfs.h.
@@ -20,21 +21,15 @@ _name_to_handle_at = function(
 )
 
 
-def handle_of(path: str | bytes) -> tuple[int, bytes]:
-    """Type and bytes of the handle of ``path``. Raises OSError: EOPNOTSUPP where the filesystem has none."""
-    return _handle(_AT_FDCWD, os.fsencode(path), 0)
+def handle_of(path: str | bytes, directory: int = _AT_FDCWD) -> Handle:
+    """The handle of ``path``, relative to the open ``directory``; a symbolic link at its end is not followed.
 
-
-def handle_of_fd(fd: int) -> tuple[int, bytes]:
-    """The same of an open file."""
-    return _handle(fd, b"", _AT_EMPTY_PATH)
-
-
-def _handle(directory: int, path: bytes, flags: int) -> tuple[int, bytes]:
+    Raises OSError: EOPNOTSUPP where the filesystem has none.
+    """
     buffer = ctypes.create_string_buffer(_HEADER.pack(_MAX_HANDLE_SZ, 0), _HEADER.size + _MAX_HANDLE_SZ)
     mount_id = ctypes.c_int()
     check(
-        _name_to_handle_at(directory, path, buffer, ctypes.byref(mount_id), flags),
+        _name_to_handle_at(directory, os.fsencode(path), buffer, ctypes.byref(mount_id), 0),
         "name_to_handle_at",
         path,
     )
@@ -42,7 +37,7 @@ def _handle(directory: int, path: bytes, flags: int) -> tuple[int, bytes]:
     return kind, buffer.raw[_HEADER.size : _HEADER.size + count]
 
 
-def inode_of(handle: tuple[int, bytes]) -> int | None:
+def inode_of(handle: Handle) -> int | None:
     """The inode number in a handle; None where it is not of a type that is known to hold one."""
     kind, data = handle
     if kind not in _INO32_GEN or len(data) < 8:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from snapbreaker.linux.filesystems import filesystem_type
 from snapbreaker.linux.libc import check, failure, function, system_call
 
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -24,6 +25,12 @@ _CLONE_FS = 0x200
 _XATTR_SIZE_MAX = 65536  # include/uapi/linux/limits.h; a list is no longer than that either
 _PROC_FD = b"/proc/self/fd/%d/%s"
 _XATTR_ARGS = struct.Struct("=QII")  # struct xattr_args: value, size, flags
+
+# xfs lists an ACL a second time, as it lies on disk, under the name on the left (fs/xfs/xfs_xattr.c).
+ACL_TWICE = {
+    b"trusted.SGI_ACL_DEFAULT": b"system.posix_acl_default",
+    b"trusted.SGI_ACL_FILE": b"system.posix_acl_access",
+}
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
@@ -37,7 +44,7 @@ _unshare = function("unshare", _I)
 
 
 def read_xattrs(target: int | bytes) -> Xattrs:
-    """All extended attributes, sorted by name, of an open file (or of a path, which is not followed).
+    """All extended attributes, sorted by name, of an open file (or of a path, which is not followed); an ACL once.
 
     Empty where the filesystem has none. Raises OSError.
     """
@@ -51,7 +58,8 @@ def read_xattrs(target: int | bytes) -> Xattrs:
     if not names:
         return ()
     return _gathered(
-        [os.fsencode(name) for name in names], lambda name: os.getxattr(target, name, follow_symlinks=follow)
+        _once([os.fsencode(name) for name in names], target),
+        lambda name: os.getxattr(target, name, follow_symlinks=follow),
     )
 
 
@@ -67,7 +75,7 @@ def read_xattrs_at(dir_fd: int, name: bytes) -> Xattrs:
     buffer = ctypes.create_string_buffer(_XATTR_SIZE_MAX)
     length = _listxattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, buffer, len(buffer))
     check(length, "listxattrat", name)
-    names = buffer.raw[:length].split(b"\0")[:-1]
+    names = _once(buffer.raw[:length].split(b"\0")[:-1], dir_fd)
     return _gathered(names, lambda attribute: _get_at(dir_fd, name, attribute, buffer))
 
 
@@ -88,6 +96,15 @@ def remove_xattr_at(dir_fd: int, name: bytes, attribute: bytes) -> None:
         _by_path(dir_fd, name, lambda path: os.removexattr(path, attribute, follow_symlinks=False))
         return
     check(_removexattrat(dir_fd, name, _AT_SYMLINK_NOFOLLOW, attribute), "removexattrat", name)
+
+
+def _once(names: list[bytes], where: int | bytes) -> list[bytes]:
+    """Without the second name of an ACL."""
+    if not any(twice in names and acl in names for twice, acl in ACL_TWICE.items()):
+        return names
+    if filesystem_type(where if isinstance(where, int) else os.path.dirname(where) or b".") != "xfs":
+        return names
+    return [name for name in names if ACL_TWICE.get(name) not in names]
 
 
 def _gathered(names: Iterable[bytes], value: Callable[[bytes], bytes]) -> Xattrs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import field
 
@@ -35,7 +35,8 @@ from snapbreaker.paths import is_below
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes, absolute
 from snapbreaker.report.wording import path_text
-from snapbreaker.sandbox.conflicts import conflicts
+from snapbreaker.sandbox.conflicts import Conflicts
+from snapbreaker.sandbox.removals import Name
 from snapbreaker.sandbox.upper import APPLIED, Uppers
 from snapbreaker.system.parts import UNIT_FILES
 from snapbreaker.trees import live_tree
@@ -46,13 +47,15 @@ _UNDO = Goal(undo=True, halted=True)
 
 @dataclass(slots=True)
 class Applied:
-    """What the machine got. ``parted`` are files that had several names and were changed in place under one.
+    """What the machine got. ``parted`` are files that had several names and were changed in place under one,
+    ``crossed`` names of files that had others in another subvolume.
     ``has_units``: unit files were among it.
     """
 
     changes: Changes = field(default_factory=Changes)
     octets: int = 0
     parted: list[str] = field(default_factory=list)
+    crossed: list[str] = field(default_factory=list)
     has_units: bool = False
 
 
@@ -82,9 +85,13 @@ class View:
         old, new = narrowed(self.merged, now, self.merged.candidates(self.live))
         return list(diff(old, new, Policy(), Proof.none()))
 
-    def conflicts(self) -> list[str]:
-        """Absolute paths."""
-        return [absolute(self.root, path) for path in conflicts(self.merged, self.live, self.volume.proof)]
+    def conflicts(self, removed: Collection[Name] | None) -> list[str]:
+        """Absolute paths; ``removed`` are the names that others removed meanwhile, None: not known."""
+        self._conflicts = Conflicts(self.merged, self.live, self.volume.proof, removed)
+        return self._conflicting()
+
+    def _conflicting(self) -> list[str]:
+        return [absolute(self.root, path) for path in self._conflicts.found()]
 
     def apply(self, changes: Sequence[Change], progress: Progress) -> int:
         """Make the live tree the merged one; bytes that were written. Raises RestoreError: nothing, or not all."""
@@ -104,7 +111,7 @@ class View:
         return [entry for entry in entries if entry.subvolume or (apart and not entry.path)]
 
     def _last_look(self) -> None:
-        if found := self.conflicts():
+        if found := self._conflicting():
             raise Conflicting(found)
 
     def left(self) -> list[Difference]:
@@ -127,7 +134,8 @@ def apply(record: Record, uppers: Uppers, progress: Progress = silent) -> Applie
     try:
         with ExitStack() as stack:
             views = [View(volume, uppers, stack) for volume in record.meta.volumes if uppers.has(volume)]
-            return _apply(record, views, progress)
+            removed = uppers.removals.taken() if uppers.removals is not None else None
+            return _apply(record, views, removed, progress)
     except Conflicting as found:
         return conflict_issue(found.paths)
     except SnapbreakerError as error:
@@ -137,14 +145,15 @@ def apply(record: Record, uppers: Uppers, progress: Progress = silent) -> Applie
         return _issue(f"what the command did could not be applied: {where}{error.strerror}", "apply")
 
 
-def _apply(record: Record, views: Sequence[View], progress: Progress) -> Applied:
+def _apply(record: Record, views: Sequence[View], removed: Collection[Name] | None, progress: Progress) -> Applied:
     todo = [view.changes(progress) for view in views]
-    if found := [path for view in views for path in view.conflicts()]:
+    if found := [path for view in views for path in view.conflicts(removed)]:
         raise Conflicting(found)
     record.enter(State.APPLYING, goal=_UNDO.as_dict())
     applied = Applied()
     for view, changes in zip(views, todo, strict=True):
         applied.parted += [absolute(view.root, path) for path in view.merged.parted]
+        applied.crossed += [absolute(view.root, path) for path in view.merged.crossed]
         applied.changes.add(view.root, map(forward, changes))
         applied.has_units |= any(_is_unit(absolute(view.root, change.path)) for change in changes)
         if changes:

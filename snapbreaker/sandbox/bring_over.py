@@ -16,6 +16,7 @@ from snapbreaker.sandbox.upper import Uppers
 from snapbreaker.story import Story
 
 _PARTED = "{} had other names, which still hold what it held: it was changed in place under this one only"
+_CROSSED = "{} was made a link of a file in another subvolume, which cannot be: it is a file of its own"
 
 
 def bring_over(record: Record, uppers: Uppers, locks: Locks, story: Story, progress: Progress) -> Applied | Issue:
@@ -29,5 +30,6 @@ def bring_over(record: Record, uppers: Uppers, locks: Locks, story: Story, progr
     if isinstance(how, Issue):
         return how
     story.warnings += [_PARTED.format(path_text(path)) for path in how.parted]
+    story.warnings += [_CROSSED.format(path_text(path)) for path in how.crossed]
     locks.let_services_start()
     return services.carry_out(how.has_units, progress) or how

@@ -17,7 +17,10 @@ from typing import NoReturn
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
+from snapbreaker.files.merged import BY_OTHERS, BY_ROOT, TOP
 from snapbreaker.linux import namespaces
+from snapbreaker.linux.handles import handle_of
+from snapbreaker.linux.overlay_origin import encode
 from snapbreaker.linux.process import die_with_parent
 from snapbreaker.linux.unmount import unmount
 from snapbreaker.linux.xattr import read_xattrs
@@ -28,7 +31,7 @@ from snapbreaker.sandbox.places import RUN, Kind, Place
 # Names stay what they are (no redirects), content is copied before metadata is changed (no metacopy): the upper
 # alone says what was changed. Nobody needs it after a power cut (volatile, Linux 5.10).
 _OPTIONS = "metacopy=off,index=off,volatile"
-_BY_ROOT, _BY_OTHERS = "redirect_dir=off", "userxattr"  # the latter implies the former, and refuses the word
+_OF_ROOT, _OF_OTHERS = "redirect_dir=off", "userxattr"  # the latter implies the former, and refuses the word
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIMIT = 250  # descriptors in one message: SCM_MAX_FD is 253
 
@@ -180,9 +183,10 @@ class _Maker:
         lower, upper = _open_directory(place.path), _open_directory(f"{base}/upper")
         work = _open_directory(f"{base}/work")
         _look_alike(lower, upper)
+        _note_top(lower, upper, BY_OTHERS if self.own_user else BY_ROOT)
         # By descriptor: a path may hold characters that mean something in options.
         layers = "lowerdir=/proc/self/fd/%d,upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d"
-        options = f"{layers % (lower, upper, work)},{_OPTIONS},{_BY_OTHERS if self.own_user else _BY_ROOT}"
+        options = f"{layers % (lower, upper, work)},{_OPTIONS},{_OF_OTHERS if self.own_user else _OF_ROOT}"
         # The root of all needs a directory of its own; any other place is there.
         target = target.rstrip("/") or target
         namespaces.mount("snapbreaker", target, "overlay", 0, options)
@@ -228,3 +232,9 @@ def _look_alike(lower: int, upper: int) -> None:
             os.setxattr(upper, name, value)
     os.fchmod(upper, stat.S_IMODE(status.st_mode))
     os.utime(upper, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _note_top(lower: int, upper: int, prefix: bytes) -> None:
+    """Which directory it was: the kernel notes that of the others. Not where the filesystem has no handles."""
+    with suppress(OSError):
+        os.setxattr(upper, prefix + TOP, encode(handle_of(b".", lower)))

@@ -17,6 +17,7 @@ from snapbreaker.sandbox import disk, keeper, size
 from snapbreaker.sandbox.locks import Locks
 from snapbreaker.sandbox.namespace import Blueprint, Namespace, make
 from snapbreaker.sandbox.places import places
+from snapbreaker.sandbox.removals import Removals
 from snapbreaker.sandbox.services import held_back
 from snapbreaker.sandbox.upper import Uppers
 
@@ -65,8 +66,8 @@ def drop(record: Record) -> None:
 class Sandbox:
     """Made by ``of``; ``close`` throws away what the command did, unless it was applied."""
 
-    def __init__(self, namespace: Namespace, locks: Locks, shared: Sequence[str]) -> None:
-        self._namespace, self.locks = namespace, locks
+    def __init__(self, namespace: Namespace, locks: Locks, removals: Removals, shared: Sequence[str]) -> None:
+        self._namespace, self.locks, self._removals = namespace, locks, removals
         self.shared = shared  # sockets of the machine that the command could use
 
     @classmethod
@@ -79,6 +80,7 @@ class Sandbox:
         if not volumes:
             return None
         locks = Locks.take(volumes)
+        removals = Removals(volume for volume, _ in volumes)
         try:
             store = str(record.path.parent)
             where = places(volumes, read_mounts(), [store, os.path.realpath(store)])
@@ -91,12 +93,13 @@ class Sandbox:
             namespace = make(Blueprint(base, octets, where, bindings))
         except BaseException as error:
             locks.close()
+            removals.close()
             raise _explained(error) from error
-        return cls(namespace, locks, options.sockets)
+        return cls(namespace, locks, removals, options.sockets)
 
     @property
     def uppers(self) -> Uppers:
-        return Uppers(self._namespace.uppers)
+        return Uppers(self._namespace.uppers, self._removals)
 
     def enter(self) -> None:
         """For the process that will be the command."""
@@ -109,4 +112,5 @@ class Sandbox:
     def close(self) -> None:
         """Idempotent. What is on a disk goes with the end of the run, see ``drop``."""
         self._namespace.close()
+        self._removals.close()
         self.locks.close()

@@ -33,6 +33,7 @@ class Sandboxed(Checkpointed):
         self.saved = home / "seen"
         self.options = options or Options()
         self._sandbox: Sandbox | None = None
+        self.crossed: list[str] = []  # links that are none on the machine
 
     @property
     def sandbox(self) -> Sandbox:
@@ -73,6 +74,7 @@ class Sandboxed(Checkpointed):
     def commit(self) -> Committed | Issue:
         """As `run` does after a command that nothing tripped."""
         how = self.apply()
+        self.crossed = how.crossed if isinstance(how, Applied) else []
         return how if isinstance(how, Issue) else commit(self.made, applied=how)
 
     def halt(self) -> Outcome:
@@ -114,8 +116,5 @@ def possible(change: Callable[[], None], *, flags: bool = False) -> Callable[[],
 
 def visible(differences: list[str]) -> list[str]:
     """Without what an overlay does not show: that a directory is a subvolume, and flags that are not copied up."""
-    return [
-        line
-        for line in differences
-        if not (line.endswith("subvolume '' -> 'rw'") or ": flags 0x0 ->" in line or ": project 0 ->" in line)
-    ]
+    unseen = (": flags 0x0 ->", ": project 0 ->", ": subvolume '' -> 'rw'")
+    return [line for line in differences if not any(text in line for text in unseen)]

@@ -15,6 +15,7 @@ from snapbreaker.commit import Committed
 from snapbreaker.files.proof import Proof
 from snapbreaker.issue import Issue
 from tests import comparer
+from tests.fs.conftest import MakeFilesystem
 from tests.fs.sandboxed import Sandboxed
 from tests.lab.loopfs import LoopFilesystem
 
@@ -22,7 +23,7 @@ Change = Callable[[Path], object]
 
 
 def seed(root: Path) -> None:
-    for name in ("changed", "removed", "renamed-over", "tree/deep/file", "directory/one", "calm"):
+    for name in ("changed", "removed", "renamed-over", "replaced", "tree/deep/file", "directory/one", "calm"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"before: {name}")
@@ -35,6 +36,8 @@ def change(root: Path) -> None:
     (root / "removed").unlink()
     (root / "new").write_text("renamed over it")
     (root / "new").rename(root / "renamed-over")
+    (root / "replaced").unlink()
+    (root / "replaced").write_text("ours")
     shutil.rmtree(root / "tree")
     (root / "directory/one").write_text("ours")
     (root / "added").write_text("ours")
@@ -47,6 +50,7 @@ def renamed_to(name: str) -> Change:
 
 CONFLICTS: dict[str, Change] = {
     "changed": lambda root: (root / "changed").write_text("theirs"),
+    "replaced": lambda root: (root / "replaced").unlink(),
     "removed": lambda root: (root / "removed").unlink(),
     "renamed-over": lambda root: (root / "renamed-over").chmod(0o600),
     "tree/deep/file": lambda root: (root / "tree/deep/file").write_text("theirs"),
@@ -57,6 +61,7 @@ CONFLICTS: dict[str, Change] = {
 }
 OLD_FILES = {"changed": renamed_to("changed"), "added": renamed_to("added")}
 PEACEFUL: dict[str, Change] = {
+    "a name less beside": lambda root: (root / "calm").unlink(),
     "a name beside": lambda root: (root / "directory/two").write_text("theirs"),
     "another file": lambda root: (root / "calm").write_text("theirs"),
     "nothing": lambda root: None,
@@ -67,7 +72,11 @@ PEACEFUL: dict[str, Change] = {
 def run(filesystem: LoopFilesystem, tmp_path: Path) -> Sandboxed:
     root = filesystem.path / "scope"
     seed(root)
-    run = Sandboxed(root, tmp_path)
+    return begun(root, tmp_path)
+
+
+def begun(root: Path, home: Path) -> Sandboxed:
+    run = Sandboxed(root, home)
     run.begin()
     run.inside(lambda: change(root))
     return run
@@ -78,7 +87,7 @@ def refused(run: Sandboxed, path: str) -> None:
     how = run.commit()
     assert isinstance(how, Issue)
     assert how.rule == "conflict"
-    assert f"{run.root}/{path}" in how.reason
+    assert f"{run.root}/{path}".rstrip("/") in how.reason
     assert comparer.differences(theirs, comparer.snapshot(run.root)) == []
     assert run.halt().verified
     assert comparer.differences(theirs, comparer.snapshot(run.root)) == []
@@ -106,6 +115,60 @@ def test_an_old_directory_came_there(filesystem: LoopFilesystem, tmp_path: Path,
 def test_conflict(run: Sandboxed, path: str) -> None:
     CONFLICTS[path](run.root)
     refused(run, path)
+
+
+def swapped(directory: Path) -> None:
+    """Another one in its place, all of it older than the sandbox but the directory itself."""
+    directory.rename(directory.with_name("away"))
+    directory.with_name("other").rename(directory)
+
+
+@pytest.mark.parametrize("name", ["renamed-over", "replaced"])
+@pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs"])
+def test_what_was_replaced_is_gone(
+    make_filesystem: MakeFilesystem, tmp_path: Path, fstype: str, name: str
+) -> None:
+    """Nothing that is left shows that there was something: others beside it may be removed."""
+    root = make_filesystem(fstype).path / "scope"
+    seed(root)
+    run = begun(root, tmp_path)
+    (root / "calm").unlink()
+    (root / name).rename(root / "directory/moved")
+    refused(run, name)
+
+
+def test_removals_cannot_be_watched(
+    filesystem: LoopFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then a directory in which others removed something may have lost anything."""
+    from snapbreaker.sandbox import removals
+
+    def refuse(*_: object) -> int:
+        raise PermissionError
+
+    root = filesystem.path / "scope"
+    seed(root)
+    monkeypatch.setattr(removals, "fanotify_init", refuse)
+    run = begun(root, tmp_path)
+    (root / "calm").unlink()
+    refused(run, "added")
+
+
+@pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs"])
+@pytest.mark.parametrize("which", ["directory", "", "above"])
+def test_another_directory_came_there(
+    make_filesystem: MakeFilesystem, tmp_path: Path, fstype: str, which: str
+) -> None:
+    """One with the same metadata, and files that are older than the sandbox."""
+    top = make_filesystem(fstype).path / "above"
+    root = top / "scope"
+    seed(root)
+    at = {"directory": root / "directory", "": root, "above": top}[which]
+    shutil.copytree(at, at.with_name("other"))
+    time.sleep(0.02)
+    run = begun(root, tmp_path)
+    swapped(at)
+    refused(run, which if which == "directory" else "")
 
 
 @pytest.mark.parametrize("path", OLD_FILES)

@@ -14,6 +14,7 @@ from snapbreaker.commit import Committed
 from snapbreaker.issue import Issue
 from snapbreaker.sandbox.sandbox import Options
 from tests import comparer
+from tests.fs.checkpointed import Facts
 from tests.fs.conftest import MakeFilesystem
 from tests.fs.sandboxed import Sandboxed, visible
 from tests.fs.test_restore_random import MOUNTED, SEED, differences, mounted
@@ -21,7 +22,7 @@ from tests.lab import loopfs
 from tests.lab.operations import Operation, apply
 from tests.lab.random_operations import examples, steps
 
-EXAMPLES = 15  # on each; more by SNAPBREAKER_SOAK
+EXAMPLES = 30  # on each, 0.2 s an example; one that fails is made smaller for up to 5 minutes
 LONG_TARGET = "File name too long"  # xfs keeps 1,024 octets of a symbolic link, memory 4,095
 
 
@@ -53,7 +54,7 @@ def judge(run: Sandboxed, change: list[Operation]) -> None:
     before = comparer.snapshot(run.root)
     run.begin()
     try:
-        after = run.inside(lambda: apply(os.fsencode(run.root), change, MOUNTED))
+        after = plain(run.inside(lambda: apply(os.fsencode(run.root), change, MOUNTED)))
         assert differences(before, comparer.snapshot(run.root)) == []
         done = run.commit()
         if isinstance(done, Issue) and LONG_TARGET in done.reason:
@@ -61,11 +62,25 @@ def judge(run: Sandboxed, change: list[Operation]) -> None:
             assert differences(before, comparer.snapshot(run.root)) == []
             return
         assert isinstance(done, Committed), done
-        assert visible(differences(after, comparer.snapshot(run.root))) == []
+        assert seen(run, after) == []
         for verified, expected in ((run.undo, before), (run.redo, after), (run.undo, before)):
             outcome = verified()
-            assert visible(differences(expected, comparer.snapshot(run.root))) == []
+            assert seen(run, expected) == []
             assert outcome.verified, (outcome.errors, outcome.volumes)
     finally:
         run.close()
         run.discard()
+
+
+def seen(run: Sandboxed, expected: Facts) -> list[str]:
+    """How the machine differs from it. Links across subvolumes, which only a sandbox can have, are files there."""
+    found = visible(differences(plain(expected), plain(comparer.snapshot(run.root))))
+    return [line for line in found if not (run.crossed and ": linked " in line)]
+
+
+def plain(facts: Facts) -> Facts:
+    """Without the second name that xfs gives an ACL, and memory does not."""
+    return {
+        path: fact._replace(xattrs=tuple(one for one in fact.xattrs if b"SGI_ACL" not in one[0]))
+        for path, fact in facts.items()
+    }
