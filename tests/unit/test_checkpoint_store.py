@@ -198,7 +198,7 @@ def test_a_state_that_cannot_be_saved_is_passed_through(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("snapbreaker.checkpoint.record.write_json", full)
+        patch.setattr("snapbreaker.checkpoint.record.write_file", full)
         record.pass_through(State.TRIPPED)
         record.pass_through(State.RESTORING, goal={"undo": False})
         record.pass_through(State.VERIFYING)
