@@ -213,14 +213,9 @@ class TestChosen:
     def test_commands_that_are_served(self, tool: Tool, root: Path, tmp_path: Path, command: str) -> None:
         (tmp_path / "archive").mkdir()
         (tmp_path / "archive/from").write_text("new\n")
-        subprocess.run(["tar", "-C", tmp_path / "archive", "-cf", tmp_path / "tar", "from"], check=True)
-        (tmp_path / "patch").write_text("--- a/file\n+++ b/file\n@@ -1 +1 @@\n-before: file\n+new\n")
         words: dict[str, list[str | Path]] = {
             "cp": ["cp", tmp_path / "archive/from", root / "from"],
-            "install": ["install", "-m", "600", tmp_path / "archive/from", root / "from"],
-            "patch": ["patch", "-d", root, "-p1", "-i", tmp_path / "patch"],
             "rm": ["rm", "-r", root / "gone"],
-            "tar": ["tar", "-C", root, "-xf", tmp_path / "tar"],
         }
         if not shutil.which(command):
             pytest.skip(f"apt-get install {command}")
@@ -246,7 +241,7 @@ class TestChosen:
     )
     def test_what_may_start_another_program_is_not(self, command: str) -> None:
         assert not serves(command.split())
-        assert serves(["tar", "-C", "/srv", "-xzf", "x.tar.gz", "./FILE"])
+        assert serves(["/usr/bin/cp", "a", "b"])
 
     def test_any_other_is_not_sandboxed_unasked(self, tool: Tool, root: Path) -> None:
         assert tool.run(root, "touch", root / "new").status == 0
