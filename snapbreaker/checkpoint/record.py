@@ -193,9 +193,13 @@ class Record:
             return False
         return True
 
+    def note(self, **facts: Any) -> None:
+        """Add to what is noted of the state. Raises OSError."""
+        self._save_status({**self.status, **facts})
+
     def adopt(self, owners: list[Owner]) -> None:
         """Other processes take over (recover, rollback)."""
-        self._save_status({**self.status, "owners": [owner.as_dict() for owner in owners]})
+        self.note(owners=[owner.as_dict() for owner in owners])
 
     def owned(self, besides: int = 0) -> bool:
         """Whether a process other than ``besides`` that works on this checkpoint is alive."""

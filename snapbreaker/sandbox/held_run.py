@@ -34,9 +34,9 @@ def hold(record: Record, sandbox: Sandbox, story: Story) -> int:
     """End a run with its change still in the sandbox. Raises OSError, SnapbreakerError: it must be rolled back."""
     for view, changes in _views(record, sandbox.uppers, (), story.narrator.progress):
         story.waiting.add(view.root, changes)
-    noted = keeper.start(sandbox.uppers)
+    noted = keeper.start(sandbox.uppers, lambda noted: record.note(sandbox=noted))
     try:
-        record.enter(State.HELD, sandbox=noted)
+        record.enter(State.HELD)
     except BaseException:
         keeper.kill(noted)
         raise
@@ -75,9 +75,11 @@ def confirm(record: Record, narrator: Narrator) -> int:
 
     Raises CheckpointError where nothing was changed, and it is held still: others have changed the same files.
     """
-    uppers = keeper.opened(record)
     locks = Locks.take(boxed_volumes(record))
+    fds: dict[int, int] = {}
     try:
+        uppers = keeper.opened(record)
+        fds = dict(uppers.fds)
         with deferred():
             record.adopt([Owner.of(os.getpid())])
             story = Story(record, narrator, verb="confirm", invocation=["snapbreaker", *sys.argv[1:]])
@@ -91,7 +93,7 @@ def confirm(record: Record, narrator: Narrator) -> int:
             return conclude(record, story)
     finally:
         locks.close()
-        keeper.close(uppers.fds)
+        keeper.close(fds)
 
 
 def _take_back(record: Record, story: Story, issue: Issue) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -19,24 +19,38 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _DEAF = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def start(uppers: Uppers) -> dict[str, Any]:
-    """Fork one; what is to be noted of it. Raises OSError."""
-    pid = os.fork()
-    if pid == 0:
-        _hold(set(uppers.fds.values()))
-    identity = identify(pid)
-    assert identity is not None  # our child, not yet waited for
-    return {"keeper": list(identity), "boot": boot_id(), "uppers": {str(n): fd for n, fd in uppers.fds.items()}}
+def start(uppers: Uppers, note: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Fork one; what was noted of it by ``note``. Raises OSError, and what ``note`` raises: then there is none.
+
+    It ends with us until it is noted: nobody else would ever end it.
+    """
+    waiting, tell = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _hold(set(uppers.fds.values()), waiting)
+        identity = identify(pid)
+        assert identity is not None  # our child, not yet waited for
+        fds = {str(number): fd for number, fd in uppers.fds.items()}
+        noted = {"keeper": list(identity), "boot": boot_id(), "uppers": fds}
+        note(noted)
+        os.write(tell, b"+")
+        return noted
+    finally:
+        os.close(waiting)
+        os.close(tell)
 
 
-def _hold(fds: set[int]) -> NoReturn:
+def _hold(fds: set[int], waiting: int) -> NoReturn:
     try:
         os.setsid()
         for number in _DEAF:
             signal.signal(number, signal.SIG_IGN)
         os.chdir("/")
-        close_all_but(fds)
-        while True:
+        close_all_but({*fds, waiting})
+        is_noted = os.read(waiting, 1) == b"+"
+        os.close(waiting)
+        while is_noted:
             signal.pause()
     finally:
         os._exit(0)

@@ -28,6 +28,7 @@ FILES = (
     (ACCOUNTS := "/etc/.pwd.lock"),
 )
 _WHOLE_FILE = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_NOTHING = struct.pack("@hhqqi0q", fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
 
 
 class Locks:
@@ -70,6 +71,7 @@ class Locks:
     def let_services_start(self) -> None:
         """Let go of the lock that systemd waits for, without end, when a unit has DynamicUser= (lckpwdf(3))."""
         if (fd := self._fds.pop(ACCOUNTS, -1)) >= 0:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _NOTHING)  # also for those who have a copy of the descriptor
             os.close(fd)
 
     def close(self) -> None:

@@ -87,12 +87,16 @@ def make(blueprint: Blueprint) -> Namespace:
     theirs.close()
     try:
         with mine:
-            said, fds, _, _ = socket.recv_fds(mine, 1 << 16, _LIMIT)
+            said, fds, flags, _ = socket.recv_fds(mine, 1 << 16, _LIMIT)
     finally:
         os.waitpid(pid, 0)
     lines = os.fsdecode(said).split("\0")
     if lines[0] != "made":
         raise CheckpointError(f"the sandbox could not be made: {lines[0] or 'its maker died'}", "see `doctor`")
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise CheckpointError("the sandbox could not be made: too many open files", "ulimit -n 1024")
     for fd in fds:
         os.set_inheritable(fd, False)
     own_user = lines[1] == "user"

@@ -35,14 +35,17 @@ Name = tuple[Handle, bytes]  # of a directory, and a name in it
 
 
 class Removals:
-    """Names that were removed, or renamed away, on some filesystems since this was made.
+    """Names that were removed, or renamed away, on some filesystems since ``watch``.
 
     Nothing is known where the kernel cannot watch (as another user than root; Linux before 5.9), or where more was
     removed than it keeps in its queue.
     """
 
-    def __init__(self, volumes: Iterable[Volume]) -> None:
+    def __init__(self) -> None:
         self._group = -1
+
+    def watch(self, volumes: Iterable[Volume]) -> None:
+        """Begin."""
         try:
             self._group = fanotify_init(_GROUP, os.O_RDONLY | os.O_CLOEXEC)
             for volume in volumes:

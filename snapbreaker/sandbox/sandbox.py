@@ -79,9 +79,9 @@ class Sandbox:
         volumes = boxed_volumes(record)
         if not volumes:
             return None
-        locks = Locks.take(volumes)
-        removals = Removals(volume for volume, _ in volumes)
+        locks, removals = Locks.take(volumes), Removals()
         try:
+            removals.watch(volume for volume, _ in volumes)
             store = str(record.path.parent)
             where = places(volumes, read_mounts(), [store, os.path.realpath(store)])
             if options.upper:

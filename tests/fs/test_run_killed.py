@@ -19,6 +19,7 @@ from tests import comparer
 from tests.fs.conftest import MakeFilesystem
 from tests.fs.guarded import processes
 from tests.fs.processes import children, kill_all
+from tests.fs.processes import wait_for as wait_until
 from tests.lab import soak
 from tests.lab.loopfs import FSTYPES, LoopFilesystem
 from tests.lab.tool import Result, Tool, wait_for
@@ -190,6 +191,22 @@ def test_in_a_sandbox(ext4: LoopFilesystem, tool: Tool) -> None:
         if deployment.dice.random() < 0.3:
             deployment.cut_off("recover")
         deployment.judge(f"after {kills} kills, {chosen.__name__}", False)
+
+
+def test_held_in_a_sandbox(ext4: LoopFilesystem, tool: Tool) -> None:
+    """Whoever holds it is noted, or is gone; nothing has come to the machine."""
+    deployment = Deployment(tool, ext4.path / "scope", soak.dice(20261126), "--backend", "overlay", "--hold")
+    kills = 0
+    while kills < soak.times(KILLS):
+        chosen = deployment.dice.choice([supervisor, worker, both, everyone])
+        kills += deployment.killed("", chosen)
+        told = f"after {kills} kills, {chosen.__name__}"
+        assert settle(tool).status == 0, told
+        assert comparer.differences(deployment.before, comparer.snapshot(deployment.root)) == [], told
+        if newest_state(tool) == "held":
+            assert tool("rollback", "--last", "--yes").status == 0, told
+        environment = f"SNAPBREAKER_STORE={tool.store}".encode()
+        wait_until(lambda: not list(processes(environment)))  # noqa: B023
 
 
 def test_the_whole_process_group(ext4: LoopFilesystem, tool: Tool) -> None:
