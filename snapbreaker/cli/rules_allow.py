@@ -17,7 +17,7 @@ from snapbreaker.monitor.generalize import generalize
 from snapbreaker.monitor.packs import parse_pack, read_rules, today
 from snapbreaker.report import plan
 from snapbreaker.report.saved import load_report
-from snapbreaker.rule_file import write_text
+from snapbreaker.rule_file import alone, write_text
 
 EXAMPLES = """\b
 Examples:
@@ -51,6 +51,8 @@ def allow(
     """
     if not reason.strip():
         raise UsageError("--reason is empty", "say why the line is harmless")
+    if reason.strip() == plan.REASON:
+        raise UsageError("--reason is still the text of the report", "say why the line is harmless")
     if sum((id is not None, last, line is not None)) != 1:
         raise UsageError("which line?", "give an ID, --last or --line TEXT")
     text, directory = (line, here()) if line is not None else _tripped(settings, id, last)
@@ -59,13 +61,15 @@ def allow(
     path = SYSTEM if system else Path(directory) / NAME
     if why := distrusted(path):
         raise UsageError(f"{path}: root would not use it: {why}", "--system, or make it root's alone")
-    old = read_rules(path) if path.exists() else ""
-    pattern = generalize(text).pattern
-    taken = {rule.name for rule in parse_pack(old, str(path), "project").rules}
-    new = _rule(_name(text, taken), pattern, reason, _day(expires))
-    whole = (old.rstrip("\n") + "\n\n" if old.strip() else "") + new
-    parse_pack(whole, str(path), "project")
-    write_text(path, whole)
+    pattern, until = generalize(text).pattern, _day(expires)
+    with alone(path):
+        old = read_rules(path) if path.exists() else ""
+        taken = {rule.name for rule in parse_pack(old, str(path), "project").rules}
+        whole = (old.rstrip("\n") + "\n\n" if old.strip() else "") + _rule(
+            _name(text, taken), pattern, reason, until
+        )
+        parse_pack(whole, str(path), "project")
+        write_text(path, whole)
     click.echo(f"{path}: lines like this are allowed now:\n  {pattern}")
 
 

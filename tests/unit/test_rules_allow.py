@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from snapbreaker.checkpoint.store import Store
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.rules import rules
 from snapbreaker.errors import UsageError
+from snapbreaker.report.plan import REASON
 
 LINE = "WARN cache: shop-3 is cold after 12 ms"
 
@@ -48,6 +50,7 @@ def test_the_line_passes_and_the_file_keeps_its_content(project: Path) -> None:
     ("arguments", "message"),
     [
         (["--line", LINE, "--reason", " "], "--reason is empty"),
+        (["--line", LINE, "--reason", REASON], "still the text"),
         (["--reason", "x"], "which line"),
         (["--line", LINE, "--reason", "x", "--expires", "soon"], "no day"),
         (["--line", " ", "--reason", "x"], "the line is empty"),
@@ -64,3 +67,19 @@ def test_a_bad_file_is_left_as_it_is(project: Path) -> None:
     with pytest.raises(UsageError, match=r"snapbreaker.toml:1"):
         invoke("allow", "--line", LINE, "--reason", "x")
     assert project.read_text() == "[[rule]]\nname = 3\n"
+
+
+def test_many_at_once(project: Path) -> None:
+    """None of them is lost."""
+    pids = []
+    for number in range(8):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                invoke("allow", "--line", f"WARN of kind {chr(97 + number) * 5}", "--reason", "x")
+            finally:
+                os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    assert project.read_text().count("[[rule]]") == 8
