@@ -14,7 +14,10 @@ from snapbreaker.linux.durable import sync_directory
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Nobody else who asks for it changes the file meanwhile: a lock of its directory (flock(2)). Raises UsageError."""
+    """Nobody else who asks for it changes the file meanwhile: a lock of its directory (flock(2)).
+
+    Raises UsageError.
+    """
     try:
         fd = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

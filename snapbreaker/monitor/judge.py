@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from typing import BinaryIO
 
@@ -11,7 +10,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.history import History
 from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, pieces, segments
 from snapbreaker.monitor.rule import Rule
-from snapbreaker.monitor.rules import Contexts, RuleSet, Verdict
+from snapbreaker.monitor.rules import Contexts, RuleSet
 
 LOOK = 0.1  # seconds between two looks at what runs, while there is output
 PATIENCE = 0.5  # seconds that a partial line waits for its end before it is judged as it stands
@@ -25,8 +24,7 @@ class Judge:
     a line trips, so that the pack of a tool that a script has started judges its lines. No other system call is
     made but reading the clock.
 
-    ``hits`` counts for each rule, by origin and name, the lines that it decided. ``heard`` is told of every line,
-    with its source, number, text, verdict, and in strict mode whether a rule expects it.
+    ``heard`` is told of every line, and of the issue rule that it trips.
     """
 
     def __init__(
@@ -37,9 +35,8 @@ class Judge:
         programs: Callable[[], Iterable[str]] = tuple,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        heard: Callable[[Line, Verdict, Rule | None], None] | None = None,
+        heard: Callable[[Line, Rule | None], None] | None = None,
     ) -> None:
-        self.hits: Counter[tuple[str, str]] = Counter()
         self._heard = heard
         self.programs = programs
         self._looked = 0.0
@@ -146,34 +143,31 @@ class Judge:
         """Not ``whole``: the line may go on, so nobody can say yet that it is unexpected."""
         for piece in pieces(segment):
             text = decode(piece)
-            verdict, contexts = self._verdict(stream, number, text, piece)
-            rule, expected = verdict.issue, None
+            rule, contexts = self._rule(stream, number, text, piece)
+            expected = None
             if self._strict and whole and text and not rule:
                 expected = self._rules.expects(text, contexts)
-            for each in (rule, *verdict.passed, expected):
-                if each and stream.is_new(number, f"hit {each.full_name}"):
-                    self.hits[each.origin, each.name] += 1
             if self._heard:
-                self._heard(Line(stream.source, number, text, now), verdict, expected)
+                self._heard(Line(stream.source, number, text, now), rule)
             if rule and stream.is_new(number, rule.full_name):
                 yield _issue(rule, stream.source, number, text, now, self._rules.lapsed(text))
             elif self._strict and whole and text and not (rule or expected) and stream.is_new(number, "strict"):
                 yield _unexpected(stream.source, number, text, now, self._rules.lapsed(text))
 
-    def _verdict(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Verdict, Set[str]]:
+    def _rule(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Rule | None, Set[str]]:
         """What the line trips by the packs of all tools that run now or that it tells of."""
         needles = self._rules.prefilter.needles(piece)
         before, self._rules = self._rules, self._rules.for_line(text, needles)
         if self._rules is not before:
             needles = self._rules.prefilter.needles(piece)
         contexts = stream.contexts.at(number, text, needles, self._rules.contexts)
-        verdict = self._rules.verdict(text, needles, contexts)
-        if verdict.issue:
+        rule = self._rules.judge(text, needles, contexts)
+        if rule:
             before = self._rules
             self._look()
             if self._rules is not before:
-                return self._rules.verdict(text, self._rules.prefilter.needles(piece), contexts), contexts
-        return verdict, contexts
+                return self._rules.judge(text, self._rules.prefilter.needles(piece), contexts), contexts
+        return rule, contexts
 
 
 class _Stream:

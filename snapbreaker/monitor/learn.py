@@ -13,7 +13,7 @@ from snapbreaker.monitor.generalize import Generalized, generalize
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.lines import BLOCK, Line
 from snapbreaker.monitor.rule import Rule
-from snapbreaker.monitor.rules import RuleSet, Verdict
+from snapbreaker.monitor.rules import RuleSet
 from snapbreaker.report.plan import toml_string
 
 
@@ -40,8 +40,8 @@ class Learned:
     def read(self, rules: RuleSet, stream: BinaryIO, name: str, names: Collection[str] = ()) -> None:
         """Learn the lines of one recorded log, cut as ``run`` cuts them. ``names`` are those of the machine."""
 
-        def heard(line: Line, verdict: Verdict, expected: Rule | None) -> None:
-            if line.text and not verdict.issue:
+        def heard(line: Line, issue: Rule | None) -> None:
+            if line.text and not issue:
                 self._add(line, name, names)
 
         judge = Judge(rules, now=lambda: 0.0, heard=heard)

@@ -6,21 +6,12 @@ import re
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
-from snapbreaker.dataclass import dataclass
 from snapbreaker.monitor.expected import Expected
 from snapbreaker.monitor.packs import BUILT_IN, builtin_head, builtin_pack, select_packs, today
 from snapbreaker.monitor.prefilter import Prefilter
 from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger
 
 BLANK = "\ufffc"  # stands for masked text: neither a word character nor white space, so it joins with nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """``issue`` is the rule that the line trips; ``passed`` are those that spoke for it: allow and mask rules."""
-
-    issue: Rule | None = None
-    passed: tuple[Rule, ...] = ()
 
 
 class RuleSet:
@@ -46,9 +37,8 @@ class RuleSet:
         self.expired = tuple(rule for pack in self.packs for rule in pack.rules if rule.has_expired(now))
         self._layers = tuple(_Layer(pack, self.expired) for pack in reversed(self.packs))
         self._issues = [(number, rule) for number, layer in enumerate(self._layers) for rule in layer.issues]
-        self._by_needle: dict[bytes, list[int]] = {
-            b"": []
-        }  # places in ``_issues``; b"": those that have no needle
+        # Places in ``_issues``; under b"" of those that have no needle.
+        self._by_needle: dict[bytes, list[int]] = {b"": []}
         for place, (_, rule) in enumerate(self._issues):
             for needle in rule.needles or (b"",):
                 self._by_needle.setdefault(needle, []).append(place)
@@ -104,29 +94,22 @@ class RuleSet:
         return rule is not None and bool(rule.pattern)
 
     def judge(self, text: str, needles: set[bytes], contexts: Set[str] = frozenset()) -> Rule | None:
-        """The issue rule that ``text`` trips, or None."""
-        return self.verdict(text, needles, contexts).issue
-
-    def verdict(self, text: str, needles: set[bytes], contexts: Set[str] = frozenset()) -> Verdict:
-        """What ``text`` trips, or why not.
+        """The issue rule that ``text`` trips, or None.
 
         ``needles`` are those of the prefilter that it holds, ``contexts`` the names of those that are on.
         """
         rules = self._candidates(text, needles, contexts)
         if not rules:
-            return _NOTHING
+            return None
         masked, low, last = text, text.lower(), max(rules)
-        masks: list[Rule] = []
         for number, layer in enumerate(self._layers):
-            if number > last:
-                break
-            if allowed := layer.allows(text, low, contexts):
-                return Verdict(passed=(allowed,))
-            masked = layer.mask(masked, low, masks)
+            if number > last or layer.allows(text, low, contexts):
+                return None
+            masked = layer.mask(masked, low)
             for rule in rules.get(number, ()):
                 if rule.matches(masked):
-                    return Verdict(rule)
-        return Verdict(passed=tuple(masks))
+                    return rule
+        return None
 
     def _candidates(self, text: str, needles: set[bytes], contexts: Set[str]) -> dict[int, list[Rule]]:
         """The issue rules that match when nothing is masked, by the numbers of their layers."""
@@ -163,16 +146,11 @@ class _Layer:
         self.expects = Expected(rule for rule in rules if rule.type is RuleType.EXPECT).rule
         self.issues = [rule for rule in rules if rule.type.trips]
 
-    def mask(self, text: str, low: str, used: list[Rule]) -> str:
-        """``text`` with the spans blanked that are innocent; ``low`` is the line in lower case.
-
-        The rules that blanked something are added to ``used``.
-        """
+    def mask(self, text: str, low: str) -> str:
+        """``text`` with the spans blanked that are innocent; ``low`` is the line in lower case."""
         for rule in self._mask:
             if len(text) <= rule.reach.whole and rule.can_match(low):
-                text, count = rule.pattern.subn(_blank, text)
-                if count:
-                    used.append(rule)
+                text = rule.pattern.sub(_blank, text)
         return text
 
     def allows(self, text: str, low: str, contexts: Set[str]) -> Rule | None:
@@ -180,9 +158,6 @@ class _Layer:
             if _counts(rule, contexts) and rule.can_match(low) and rule.matches(text):
                 return rule
         return None
-
-
-_NOTHING = Verdict()
 
 
 class Contexts:
