@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from snapbreaker import mounts, roots
 from snapbreaker.bystanders import Bystanders, Split
@@ -26,6 +27,7 @@ from snapbreaker.files.watched import Watched
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.guard.guard import end as end_guard
+from snapbreaker.guard.guard import is_guarded
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.process import boot_id
 from snapbreaker.outcome import Outcome, VolumeOutcome
@@ -54,7 +56,6 @@ def roll_back(
     ``Outcome.errors``.
     """
     begin(record, goal)
-    _end_guards(record)
     outcome = Outcome(errors=list(errors))
     system = SystemRollback.of(record, goal.undo and not goal.halted, whole=not goal.paths)
     outcome.system = system.outcome
@@ -64,6 +65,8 @@ def roll_back(
     except OSError as error:
         outcome.errors.append(f"cannot unmount {_where(error)}: {error.strerror}")
     bystanders = Bystanders(record, goal.undo, watcher)
+    _let_guarded_go(record, goal, system, bystanders, progress)
+    _end_guards(record)
     for volume in record.meta.volumes:
         vault.unreserve(volume.stored.vault)
         mine = VolumeOutcome(volume.stored.volume.root, untouched=is_sandboxed(volume) and not goal.undo)
@@ -99,6 +102,21 @@ def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> C
             _VolumeRollback(volume, goal, mine, Outcome(), system, bystanders).run(progress)
             changes.join(mine.changes)
     return changes
+
+
+def _let_guarded_go(
+    record: Record, goal: Goal, system: SystemRollback, bystanders: Bystanders, progress: Progress
+) -> None:
+    """Services that work on changed files stop while their files are still guarded: a database goes on with what a
+    client that is dead had asked for, and writes it out when it is stopped, in place.
+    """
+    if not system.has_services:
+        return
+    for volume in record.meta.volumes:
+        if is_guarded(volume.stored.vault):
+            mine = VolumeOutcome(volume.stored.volume.root)
+            with suppress(OSError, SnapbreakerError):  # it is met again, and told then
+                _VolumeRollback(volume, goal, mine, Outcome(), system, bystanders).let_go(progress)
 
 
 def _end_guards(record: Record) -> None:
@@ -194,6 +212,11 @@ class _VolumeRollback:
     ) -> None:
         self._volume, self._goal, self._mine, self._outcome = volume, goal, mine, outcome
         self._system, self._bystanders = system, bystanders
+
+    def let_go(self, progress: Progress) -> None:
+        """Only have the services stopped that work on what has to go back."""
+        with source(self._volume, self._goal.undo) as old, live_tree(self._volume) as live:
+            self._system.let_go(self._mine.root, self._split(old, live, progress).back)
 
     def run(self, progress: Progress) -> None:
         mine = self._mine

@@ -170,6 +170,14 @@ class Guard:
                 os.waitpid(self.pid, 0)
 
 
+def is_guarded(vault: str) -> bool:
+    """Whether the guard of a vault is at work."""
+    saved = SavedFiles(vault)
+    guardian = saved.guardian
+    saved.close()
+    return guardian is not None and is_alive(guardian)
+
+
 def end(vault: str) -> None:
     """End the guard of a vault, from any process, and wait until it is gone. Idempotent; nothing where there
     is none.

@@ -82,9 +82,14 @@ class SystemRollback:
         """One that does nothing."""
         return cls(Parts(), None, record.run_id, False)
 
+    @property
+    def has_services(self) -> bool:
+        """Whether it stops and starts any."""
+        return self._target is not None and self._parts.services
+
     def quiesce(self) -> None:
         """Stop what the run has started outside of its own processes: units, jobs, what others run for it."""
-        if self._target is not None and self._parts.services:
+        if self.has_services:
             self._attempt("stop what the run had started", self._stop_extra)
         if self._target is not None and self._run_id:
             for text in strays.end(self._run_id, gently=not self._halted):
@@ -92,7 +97,7 @@ class SystemRollback:
 
     def let_go(self, root: str, changes: Collection[Change]) -> bool:
         """Stop the services that work on files which are about to go back; whether there was any."""
-        if self._target is None or not self._parts.services or not changes:
+        if not (self.has_services and changes):
             return False
         before = len(self.outcome.stopped)
         self._attempt("stop who works on changed files", lambda: self._stop_holders(holders(root, changes)))
@@ -103,7 +108,7 @@ class SystemRollback:
 
         ``touched`` are the files (no directories) that went back, absolute.
         """
-        if self._target is None or not self._parts.services:
+        if not self.has_services:
             return
         started = time.monotonic()
         self._attempt("bring the units back", lambda: self._bring_back(touched))

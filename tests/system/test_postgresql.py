@@ -13,8 +13,17 @@ from tests.system.test_deploy import put
 pytestmark = pytest.mark.slow
 
 MIGRATION = """#!/bin/sh
+cd /
 su postgres -c "psql -qc 'create table half as select generate_series(1, 100000) n'"
 su postgres -c "psql -qc 'delete from whole'"
+echo 'ERROR: migration 42 failed'
+sleep 60
+"""
+# The server goes on with what the client had asked for when that is dead already.
+MIDWAY = """#!/bin/sh
+cd /
+su postgres -c "psql -qc 'create table half as select generate_series(1, 3000000) n'" &
+sleep 0.$1
 echo 'ERROR: migration 42 failed'
 sleep 60
 """
@@ -44,10 +53,11 @@ def test_a_failing_migration_is_undone_in_a_running_database(ext4_machine: Machi
     install = ("apt-get", "install", "-qqy", "--no-install-recommends", "postgresql")
     assert machine.run("env", "DEBIAN_FRONTEND=noninteractive", *install, timeout=180).returncode == 0
     asked(machine, "create table whole as select generate_series(1, 1000) n")
-    script = put(machine, MIGRATION)
     system = facts(machine)
-    result = machine.snapbreaker("run", "--", script, timeout=180)
-    assert result.returncode == 1, result.stderr
-    assert asked(machine, "select count(*) from whole") == "1000"
-    assert "does not exist" in asked(machine, "select count(*) from half")
-    assert system.differences(facts(machine)) == {}
+    for script, *words in ((MIGRATION,), (MIDWAY, "1"), (MIDWAY, "4"), (MIDWAY, "8")):
+        result = machine.snapbreaker("run", "--", put(machine, script), *words, timeout=180)
+        assert result.returncode == 1, result.stderr
+        assert "migration 42" in result.stderr
+        assert asked(machine, "select count(*) from whole") == "1000"
+        assert "does not exist" in asked(machine, "select count(*) from half")
+        assert system.differences(facts(machine)) == {}
