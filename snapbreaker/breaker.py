@@ -36,6 +36,7 @@ from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux import logind, systemd
 from snapbreaker.linux.memory import lock_memory
+from snapbreaker.monitor import own_issues
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.monitor import Monitor
 from snapbreaker.monitor.process_tree import ProcessTree
@@ -51,7 +52,7 @@ from snapbreaker.safety import confirmed, health_issue
 from snapbreaker.sandbox.bring_over import bring_over
 from snapbreaker.sandbox.held_run import held_issue, hold
 from snapbreaker.sandbox.sandbox import Options, Sandbox
-from snapbreaker.signals import deferred, interruptible
+from snapbreaker.signals import Late, deferred, interruptible, noted
 from snapbreaker.space import SpaceWatch
 from snapbreaker.story import Story
 from snapbreaker.supervisor import HandOver, Lifeline
@@ -95,6 +96,23 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     around = Surroundings(lifeline)
     with interruptible():
         record = _checkpoint(request, store, around, lifeline, narrator)
+    with noted() as late:
+        code = _run(request, spec, record, around, lifeline, narrator, late)
+    if code == Exit.OK:
+        _prune(store, request.retention, narrator)
+    return code
+
+
+def _run(
+    request: RunRequest,
+    spec: RunSpec,
+    record: Record,
+    around: Surroundings,
+    lifeline: Lifeline,
+    narrator: Narrator,
+    late: Late,
+) -> int:
+    """From the checkpoint to the verdict."""
     tree, watcher = around.tree, around.watcher
     story = Story(record, narrator, invocation=request.invocation, observed=request.observe)
     sandbox: Sandbox | None = None
@@ -112,7 +130,7 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
             discard(record)
         raise
     try:
-        issue, applied = watched.issue, None
+        issue, applied = watched.issue or _stopped(late), None
         if sandbox is not None:
             issue = _ended_inside(sandbox, issue, story, tree)
             if issue is None and request.hold:
@@ -120,7 +138,7 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
             with deferred():
                 how = issue or bring_over(record, sandbox.uppers, sandbox.locks, story, narrator.progress)
             issue, applied = (how, None) if isinstance(how, Issue) else (None, how)
-        issue = issue or _checked(request, spec, story)
+        issue = issue or _checked(request, spec, story) or _stopped(late)
         with deferred():
             ended = issue or commit(record, watcher, narrator.progress, applied)
             if sandbox is not None:
@@ -131,9 +149,12 @@ def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrato
     finally:
         if sandbox is not None:
             sandbox.close()
-    if code == Exit.OK:
-        _prune(store, request.retention, narrator)
     return code
+
+
+def _stopped(late: Late) -> Issue | None:
+    """A signal that came when the command had ended already."""
+    return own_issues.interrupt(late.number) if late.number else None
 
 
 def _session() -> None:

@@ -35,6 +35,34 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Late:
+    """Signals that came when there was nothing to interrupt. ``number``: the first of them, 0 for none."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        self.number = self.number or number
+
+
+@contextmanager
+def noted() -> Iterator[Late]:
+    """In the block STOPPING only leave a note: whoever is stopped twice must not die on the way to the rollback.
+
+    Ignored ones stay ignored (nohup).
+    """
+    late = Late()
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, late.note)
+    try:
+        yield late
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
 def deferred() -> Iterator[None]:
     """In the block they are ignored: a restore or a commit is finished, not interrupted."""

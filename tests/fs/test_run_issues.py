@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,22 @@ def test_stopped_by_a_signal(shell: Shell, tool: Tool, number: signal.Signals, w
     (os.killpg if whole_group else os.kill)(process.pid, number)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 128 + number, stderr
+    assert shell.put_back()
+    assert tool.report()["issue"]["type"] == "INTERRUPTED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_again_and_again(shell: Shell, tool: Tool, number: signal.Signals) -> None:
+    """An impatient Ctrl-C does not kill the one who rolls back."""
+    process = tool.start("run", "--scope", shell.scope, "--", *shell.script("echo ready; sleep 60"))
+    wait_for(process, "ready")
+    while process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        time.sleep(0.002)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 128 + number, stderr
+    assert b"takes over" not in stderr
     assert shell.put_back()
     assert tool.report()["issue"]["type"] == "INTERRUPTED"
 
