@@ -15,6 +15,7 @@ from snapbreaker.report import events
 from snapbreaker.report.event_writer import EventWriter
 from snapbreaker.report.model import Outcome, Report
 from snapbreaker.report.wording import count_text, path_text, size_text
+from snapbreaker.voice import Voice
 
 if TYPE_CHECKING:
     from snapbreaker.checkpoint.create import Request
@@ -44,6 +45,7 @@ class TextNarrator:
 
     def __init__(self, verbosity: int = 0) -> None:
         self.verbosity = verbosity
+        self._voice = Voice(sys.stderr)
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._shown = self._heard = 0.0
         self._began = self._work_began = time.monotonic()
@@ -131,20 +133,16 @@ class TextNarrator:
             self._write("\r\x1b[K")
 
     def _write(self, text: str) -> None:
-        """A terminal that hung up, a full disk or a reader that is gone does not end the work."""
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:
-            return
+        """A terminal that hung up, a full disk, a reader that is gone or does not read: the work goes on."""
+        self._voice.write(text)
 
 
 class EventNarrator:
     """One JSON object a line on standard output (docs/events.md)."""
 
     def __init__(self, fd: int = 1) -> None:
-        self._fd = fd
-        self._writer = EventWriter(fd)
+        self._relay = Relay(fd, lambda source, data: self._writer.encode_output(source, data))
+        self._writer = EventWriter(fd, relay=self._relay)
         self._shown = 0.0
         self._began = time.monotonic()
 
@@ -180,8 +178,7 @@ class EventNarrator:
 
     def relays(self) -> dict[str, Relay]:
         """The command's output goes out as events; a slow reader holds back the command, not the monitor."""
-        relay = Relay(self._fd, self._writer.encode_output)
-        return dict.fromkeys(("stdout", "stderr", "pty"), relay)
+        return dict.fromkeys(("stdout", "stderr", "pty"), self._relay)
 
     def confirming(self, record: Record, seconds: float) -> None:
         text = f"waiting {seconds:g} s for `snapbreaker confirm {record.id}`"

@@ -150,15 +150,19 @@ class Relay:
             self._give_up()
 
     def detach(self) -> None:
-        """Drop what waits, but for the rest of a block that was begun, and all output from now on."""
+        """Drop what waits, but for the rest of an event that was begun, and all output from now on."""
         self.detached = True
-        kept = [self._queue[0]] if self._begun else []
+        kept = [self._queue[0]] if self._begun and self._encode else []
         rest = sum(map(len, kept))
         self.dropped += self.pending - rest
         self._queue, self.pending = deque(kept), rest
 
     def finish(self, patience: float) -> None:
-        """Write all of it, until the reader has taken nothing for ``patience`` seconds; drop the rest."""
+        """Write all of it, until the reader has taken nothing for ``patience`` seconds; drop the rest.
+
+        One that was given up is not waited for again.
+        """
+        patience = 0 if self.detached else patience
         while self._queue:
             if not self.flush() and self._queue and not self._wait(patience):
                 self.detach()
