@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from snapbreaker import progress
 from snapbreaker.errors import Conflict, SnapbreakerError
+from snapbreaker.monitor.relays import Relays
 from snapbreaker.monitor.streams import Relay
 from snapbreaker.report import events
 from snapbreaker.report.event_writer import EventWriter
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from snapbreaker.story import Story
 
 
+STREAMS = ("stdout", "stderr", "pty")
+_PATIENCE = 86400.0  # s that who looks on may look away
 _PAUSE = 1.0  # seconds without progress after which it is another piece of work
 
 
@@ -119,6 +123,26 @@ class TextNarrator:
             return
         self._write(render(report, sys.stderr))
 
+    @contextmanager
+    def replay(self, record: Record) -> Iterator[Callable[[str, bytes], None]]:
+        """Yields what shows a run's output again, by its source; it raises SystemExit when nobody looks on."""
+        relays = Relays(None, 0)
+
+        def show(source: str, data: bytes) -> None:
+            if source in STREAMS:
+                relays.output(source, data)
+            else:
+                relays.tell(source, data)
+            relays.finish(_PATIENCE)
+            for number in relays.on_ready({}):
+                raise SystemExit(128 + number)
+
+        yield show
+        relays.close()
+
+    def replayed(self, report: Report) -> None:
+        self.finished(report)
+
     def failed(self, error: SnapbreakerError) -> None:
         self.say(error.message)
         for path in error.paths if isinstance(error, Conflict) else ():
@@ -178,7 +202,7 @@ class EventNarrator:
 
     def relays(self) -> dict[str, Relay]:
         """The command's output goes out as events; a slow reader holds back the command, not the monitor."""
-        return dict.fromkeys(("stdout", "stderr", "pty"), self._relay)
+        return dict.fromkeys(STREAMS, self._relay)
 
     def confirming(self, record: Record, seconds: float) -> None:
         text = f"waiting {seconds:g} s for `snapbreaker confirm {record.id}`"
@@ -217,6 +241,24 @@ class EventNarrator:
         elif report.kept_change and changes:
             self._writer.write(events.Committed(changes.added, changes.changed, changes.removed, changes.size))
         self._writer.write(events.Finished(report.exit_code, str(report.outcome), report.record + "/report.json"))
+
+    @contextmanager
+    def replay(self, record: Record) -> Iterator[Callable[[str, bytes], None]]:
+        """Yields what shows the output of a run again, by its source."""
+        self._writer.id, meta = record.id, record.meta
+        self._writer.write(
+            events.Start("run", list(meta.command), meta.cwd, meta.host, str(os.getuid()), meta.note)
+        )
+        yield self._writer.output
+
+    def replayed(self, report: Report) -> None:
+        """The end of a run that was followed from elsewhere."""
+        if report.issue is not None and not report.ended_well:
+            self._writer.write(events.IssueFound.of(report.issue))
+        if halt := report.halt:
+            pids = [process.pid for process in halt.survivors]
+            self._writer.write(events.Halted(halt.reaction, halt.frozen, halt.killed, pids))
+        self.finished(report)
 
     def failed(self, error: SnapbreakerError) -> None:
         for path in error.paths if isinstance(error, Conflict) else ():

@@ -11,7 +11,7 @@ PATIENCE = 30.0  # s that a reader may take nothing
 
 
 class Voice:
-    """Writes to the file of ``stream``, and waits for its reader, but not for ever. One that is gone is no error."""
+    """Writes to the file of ``stream``. Waits for its reader, but not for ever; one that is gone is no error."""
 
     def __init__(self, stream: TextIO, patience: float = PATIENCE) -> None:
         self._stream, self._patience = stream, patience
