@@ -3,10 +3,6 @@
 One thread does everything, and everything it needs is loaded and open before the command starts. Inside the loop
 it touches no file but those of cgroupfs and /proc: what is written elsewhere comes from another process
 (``elsewhere``).
-
-A command is over when its own process has ended and its output has. Processes that it leaves running may hold the
-output open: after LINGER seconds without any, or LINGER_LIMIT at most, it is closed (they get EPIPE, as in any
-pipeline). What they write until then is judged.
 """
 
 from __future__ import annotations
@@ -24,25 +20,23 @@ from snapbreaker.monitor import own_issues
 from snapbreaker.monitor.activity import Activity
 from snapbreaker.monitor.channel import Channel, TerminalChannel
 from snapbreaker.monitor.elsewhere import Elsewhere
+from snapbreaker.monitor.ending import Ending
+from snapbreaker.monitor.halt import halt
+from snapbreaker.monitor.intake import Intake
 from snapbreaker.monitor.judge import Judge
-from snapbreaker.monitor.lines import Line
 from snapbreaker.monitor.picture import picture
 from snapbreaker.monitor.poller import Poller
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.monitor.relays import Relays
 from snapbreaker.monitor.signals import INTERRUPTS, Signals
 from snapbreaker.monitor.spawn import resolve_command, spawn
-from snapbreaker.monitor.streams import Relay, Source, fill_standard_descriptors
+from snapbreaker.monitor.streams import Relay, fill_standard_descriptors
 from snapbreaker.monitor.timers import Clocks
+from snapbreaker.monitor.trip import CONTEXT, FREEZE, Trip
 from snapbreaker.monitor.watched import OutputSink, RunSpec, Watched
 from snapbreaker.sources.lookout import Lookout
 
-FREEZE = 0.05  # seconds to wait for a standstill before killing anyway
-LINGER = 1.0
-LINGER_LIMIT = 10.0
-_DRAIN = 1 << 20  # octets taken at most from a source that is being emptied
 _PATIENCE = 1.0  # seconds that a reader of ours may take nothing before a halted run drops the rest
-_CONTEXT = 10  # lines before and after
 
 
 def _nothing(pid: int) -> None:
@@ -76,10 +70,10 @@ class Monitor:
         self._on_started = on_started
         self._given_relays, self._lookout = relays, lookout
         self.watched = Watched()
+        self._trip = Trip(judge, tree, self.watched, spec.observe)
+        self._found = self._trip.found
         self._signals = Signals()
         self._pid = 0
-        self._ended_at: float | None = None
-        self._last_output = 0.0
         self._poller = Poller(judge.prepare)
 
     def run(self) -> Watched:
@@ -112,11 +106,16 @@ class Monitor:
         spec = self.spec
         self._clocks = Clocks(spec.idle, spec.timeout, spec.hard, spec.activity)
         self._activity = Activity(self.tree, spec.idle / 2) if spec.activity and spec.idle else None
+        self._intake = Intake(
+            self._channel.sources, self.judge, self._trip, self._relays, self._sinks, self._clocks
+        )
+        self._ending = Ending(self._intake, self._relays, self._elsewhere)
         try:
-            while not self._is_over():
+            while self.watched.issue is None and not self._ending.is_over():
                 self._step()
             if self.watched.issue is None:
-                self._end_of_output()
+                self._intake.end()
+                self._found(self._elsewhere.last())
             if self.watched.issue is not None:
                 self._halt(self.watched.issue)
             else:
@@ -137,7 +136,7 @@ class Monitor:
         ready = self._poller.wait(self._wanted(), self._deadline())
         for source in self._channel.sources:
             if source.fd in ready:
-                self._read(source)
+                self._intake.read(source)
         if signal_numbers := self._signals.take():
             self._on_signals(signal_numbers)
         self._on_keyboard(ready)
@@ -171,27 +170,12 @@ class Monitor:
         times = [
             self._clocks.deadline(),
             self.judge.deadline(),
-            self._linger_end(),
-            self._relays.deadline(self._ended_at is not None),
+            self._ending.deadline(),
+            self._relays.deadline(self._ending.begun),
             self._elsewhere.deadline(),
             self._activity.due if self._activity else None,
         ]
         return min((end for end in times if end is not None), default=None)
-
-    def _read(self, source: Source) -> bool:
-        """Judge first, pass on then; whether there was anything."""
-        data = source.read()
-        read_at = time.monotonic()
-        if data:
-            self._last_output = read_at
-            self._clocks.touch()
-            self._found(self.judge.feed(source.name, data), read_at)
-            self._relays.output(source.name, data)
-            for sink in self._sinks:
-                sink.output(source.name, data)
-        elif source.ended:
-            self._found(self.judge.close(source.name), read_at)
-        return bool(data)
 
     def _on_elsewhere(self) -> None:
         """Logs and units."""
@@ -202,14 +186,13 @@ class Monitor:
         self._found(issues, read_at)
 
     def _on_time(self) -> None:
-        ended = self._ended_at is not None
+        ended = self._ending.begun
         if self._relays.detach_stalled(ended):
             why = f"our output was not read for {self.spec.stall:g} s: from then on it was only recorded"
             self.watched.warnings.append(why)
-        if any(self._relays.holds_back(source.name) for source in self._channel.sources):
+        if self._intake.held_back:
             self._clocks.touch()  # the command waits for our reader, so its silence says nothing
-            if ended:
-                self._ended_at = time.monotonic()
+            self._ending.put_off()
         self._found(self.judge.settle())
         self._found(self._elsewhere.ripe())
         if self._activity and time.monotonic() >= self._activity.due and self._activity.look():
@@ -228,25 +211,6 @@ class Monitor:
         self._found([issue])
 
     # what happens to the command
-
-    def _found(self, issues: Sequence[Issue], read_at: float | None = None, halt: bool = False) -> None:
-        """Note issues; the first one stops everything at once, unless we only observe (``halt``: even then)."""
-        if not issues:
-            return
-        if self.watched.issue is None and (halt or not self.spec.observe):
-            self.watched.issue = issues[0]
-            self.watched.read_at = read_at or time.monotonic()
-            if self.tree.freeze_cgroup(FREEZE):
-                self.watched.reaction_seconds = time.monotonic() - self.watched.read_at
-            self.watched.before = self._before(issues[0])
-        self.watched.issues += issues
-
-    def _before(self, issue: Issue) -> list[Line]:
-        if issue.line_number:
-            lines = self.judge.context(_CONTEXT, until=issue)
-            if lines and lines[-1].number == issue.line_number:
-                return lines
-        return self.judge.context(_CONTEXT)
 
     def _on_signals(self, numbers: set[int]) -> None:
         for number in INTERRUPTS:
@@ -305,7 +269,7 @@ class Monitor:
         ended = self.tree.reap().get(self._pid)
         if ended is None:
             return
-        self._ended_at = time.monotonic()
+        self._ending.begin()
         self._clocks.resume()
         if ended.si_code == os.CLD_EXITED:
             self.watched.status = ended.si_status
@@ -318,64 +282,15 @@ class Monitor:
         """What it wrote last says more than its status, so that is judged first, with the rest of it frozen."""
         if not self.spec.observe:
             self.tree.freeze_cgroup(FREEZE)
-        self._drain()
+        self._intake.drain()
         self._found([own_issues.failure(self.watched.status, self.watched.signal)])
 
     # its end
 
-    def _is_over(self) -> bool:
-        if self.watched.issue is not None:
-            return True
-        if self._ended_at is None or self._relays.pending:
-            return False
-        end = self._linger_end()
-        return (end is None or time.monotonic() >= end) and self._elsewhere.is_over()
-
-    def _linger_end(self) -> float | None:
-        """Until when output that is still open is read after the command's end."""
-        if self._ended_at is None or all(source.ended for source in self._channel.sources):
-            return None
-        return min(max(self._ended_at, self._last_output) + LINGER, self._ended_at + LINGER_LIMIT)
-
-    def _end_of_output(self) -> None:
-        for source in self._channel.sources:
-            if not source.ended:
-                self._found(self.judge.close(source.name))
-        self._found(self._elsewhere.last())
-
     def _halt(self, issue: Issue) -> None:
-        watched = self.watched
-        watched.freeze = self.tree.freeze(FREEZE)
-        if watched.reaction_seconds is None and watched.freeze.frozen and watched.read_at is not None:
-            watched.reaction_seconds = time.monotonic() - watched.read_at
-        self._drain()
-        if self.spec.grace > 0:
-            self._wait_for_grace()
-        watched.kill = self.tree.kill()
-        if watched.read_at is not None:
-            watched.dead_seconds = time.monotonic() - watched.read_at
-        self._drain()
-        self._end_of_output()
-        watched.after = self.judge.following(issue, _CONTEXT) if issue.line_number else []
+        halt(self.tree, self._intake, self.watched, self.spec.grace)
+        self.watched.after = self.judge.following(issue, CONTEXT) if issue.line_number else []
         self._relays.finish(_PATIENCE)
-
-    def _wait_for_grace(self) -> None:
-        """SIGTERM to all, and time to obey it."""
-        self.tree.signal(signal.SIGTERM)
-        self.tree.thaw()
-        deadline = time.monotonic() + self.spec.grace
-        while time.monotonic() < deadline and self.tree.members():
-            time.sleep(0.02)
-            self._drain()
-            self.tree.reap()
-        self.watched.freeze = self.tree.freeze(FREEZE)
-
-    def _drain(self) -> None:
-        """Take what is in the pipes now."""
-        for source in self._channel.sources:
-            end = source.octets + _DRAIN
-            while not source.ended and source.octets < end and self._read(source):
-                pass
 
     def _account(self) -> None:
         watched = self.watched

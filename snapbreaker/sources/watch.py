@@ -30,14 +30,20 @@ class Watch:
         self._heard: set[str] = set()  # directories that inotify watches
         self._journal: JournalSource | None = None
         self._units: UnitWatch | None = None
+        self._left_out = ""
         self._ending = False
 
     def open(self, journal: bool, named: Sequence[str], units: bool) -> None:
-        """Raises OSError, SystemdError."""
+        """Raises OSError; SystemdError where that matters for the journal, else it is told."""
         if units:
-            self._units = UnitWatch()
+            try:
+                self._units = UnitWatch()
+            except (OSError, SnapbreakerError) as error:
+                if journal and not named:
+                    raise
+                self._left_out = f"units are not followed: {error}"
         if journal:
-            self._journal = JournalSource(named, self._units.touched if self._units else lambda unit: True)
+            self._journal = JournalSource(named, self._units.touched if self._units else lambda unit: False)
 
     def follow(self, logs: Iterable[str], quiet: Iterable[str]) -> None:
         """Follow log files from now on."""
@@ -48,6 +54,8 @@ class Watch:
 
     def serve(self) -> None:
         """Until the monitor is gone."""
+        if self._left_out:
+            self._tell(Message.warning(self._left_out))
         while True:
             ready = self._wait()
             if self._channel.fileno() in ready:
