@@ -280,8 +280,8 @@ def _needles(table: Mapping[str, Any], pattern: str, flags: int) -> tuple[frozen
         raise _Bad("a word or literal without a letter or digit finds nothing; leave it out")
     if not words and not literals:
         literals = list(patterns.needles(pattern, flags) or ())
-    if not all(literal.isascii() for literal in literals):
-        raise _Bad("a literal must be ASCII, since it is compared without regard to case")
+    if not all(literal.isascii() or literal == literal.upper() for literal in literals):
+        raise _Bad("a literal with letters must be ASCII, since it is compared without regard to case")
     return words, frozenset(literal.encode() for literal in literals)
 
 
