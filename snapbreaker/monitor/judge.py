@@ -98,6 +98,18 @@ class Judge:
         """At most ``count`` lines that were read after the issue's line."""
         return self._history.after(issue, count)
 
+    def has_printed(self, text: str) -> bool:
+        """Whether the command's own output has lately shown this line."""
+        return self._history.has(text, ("stdout", "stderr", "pty"))
+
+    def follows(self, log: str) -> bool:
+        """Whether a pack that judges this command names the log file as one that tells of it."""
+        return any(log in pack.logs for pack in self._rules.packs)
+
+    def allows(self, text: str) -> bool:
+        """Whether a rule says that this line is fine."""
+        return self._rules.allows(text) is not None
+
     def _stream(self, source: str) -> _Stream:
         if source not in self._streams:
             self._streams[source] = _Stream(source)

@@ -50,7 +50,7 @@ _CONTEXT_KEYS: dict[str, type] = {
     "lines": int,
 }
 _TABLES = ("rule", "sign", "context")
-_PACK_KEYS: dict[str, type] = {"name": str, "description": str, "commands": list}
+_PACK_KEYS: dict[str, type] = {"name": str, "description": str, "commands": list, "logs": list}
 _RULE_KEYS: dict[str, type] = {
     "name": str,
     "type": str,
@@ -171,7 +171,8 @@ def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> P
             )
             raise UsageError(f"{origin}:{_line_of_rule(text, index)}: {where}: {error}") from None
     commands = frozenset(about.get("commands", []))
-    return Pack(name, origin, tuple(rules), commands, about.get("description", ""), signs, contexts)
+    logs = tuple(about.get("logs", []))
+    return Pack(name, origin, tuple(rules), commands, about.get("description", ""), signs, contexts, logs)
 
 
 def _triggers(data: Mapping[str, Any], origin: str) -> tuple[Trigger, ...]:

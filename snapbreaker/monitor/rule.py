@@ -149,7 +149,7 @@ class Pack:
     """The rules of one tool.
 
     ``commands`` are the programs for which it is chosen, ``signs`` the lines by which its tool is recognised;
-    ``origin`` says where it was read from.
+    ``origin`` says where it was read from. ``logs``: files to which the tool writes what it may not print.
     """
 
     name: str
@@ -159,3 +159,4 @@ class Pack:
     description: str = ""
     signs: tuple[Trigger, ...] = ()
     contexts: tuple[Context, ...] = ()
+    logs: tuple[str, ...] = ()

@@ -128,8 +128,18 @@ class RuleSet:
         for layer in self._layers:
             if rule := layer.expects(text):
                 return rule
+        return self.allows(text, contexts)
+
+    def allows(self, text: str, contexts: Set[str] = frozenset()) -> Rule | None:
+        """The rule that lets the whole line pass, whatever it says."""
         low = text.lower()
         return next((rule for layer in self._layers if (rule := layer.allows(text, low, contexts))), None)
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Files in which the tools that a pack is for may tell more than they print."""
+        heads = (*self.packs, *map(builtin_head, self.dormant))
+        return tuple(dict.fromkeys(log for pack in heads for log in pack.logs))
 
     def lapsed(self, text: str) -> Rule | None:
         """The allow rule that would have let ``text`` pass, had it not expired."""

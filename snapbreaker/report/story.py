@@ -10,6 +10,7 @@ from snapbreaker.report.model import Changes, CheckpointStatus, Outcome, PathNot
 from snapbreaker.report.phrases import (
     changes_line,
     context,
+    doing_lines,
     headline,
     issue_place,
     phase_detail,
@@ -103,6 +104,9 @@ def _analysis(section: Section, report: Report) -> None:
         width = max(len(place) for place, _ in rows)
         lines = [f"{'>' if n == marked else ' '} {place:<{width}}  {text}" for n, (place, text) in enumerate(rows)]
         section.show("\n".join(lines), marked=marked)
+    if report.doing:
+        section.say("What its processes were at:")
+        section.show("\n".join(f"{words}\n{how}" for words, how in doing_lines(report.doing)))
     _other_issues(section, report)
     if report.changes is not None:
         _changed(section, report.changes, report.outcome is Outcome.HELD)

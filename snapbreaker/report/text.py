@@ -16,6 +16,7 @@ from snapbreaker.report.model import CheckpointStatus, Outcome, PathNote, Report
 from snapbreaker.report.phrases import (
     changes_line,
     context,
+    doing_lines,
     headline,
     issue_place,
     note_line,
@@ -193,6 +194,9 @@ def _why(content: Block, report: Report) -> None:
     content.fact("Type", issue.type + (f" in {place}" if place else ""), BAD)
     content.fact("Rule", line_text(issue.rule))
     content.fact("Reason", line_text(issue.reason))
+    for number, (words, how) in enumerate(doing_lines(report.doing)):
+        content.fact("" if number else "At work", clipped(words, content.width - LABEL - 2))
+        content.fact("", how, FAINT)
 
 
 def _done(content: Block, report: Report) -> None:
