@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from snapbreaker.files import ops
+from snapbreaker.files import exchange, ops
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.locks import Locks
 from snapbreaker.files.plan import Action, Plan, Step
@@ -93,11 +93,11 @@ class Swap:
         slots = self._stage.slots[step.domain]
         parent, name = self._live.open_parent(step.path)
         if step.action is Action.DISPLACE:
-            ops.rename(parent, name, slots, step.name)
+            exchange.put_away(parent, name, slots, step.name)
         elif present:
-            ops.exchange(slots, step.name, parent, name)
+            exchange.exchange(slots, step.name, parent, name)
         else:
-            ops.rename(slots, step.name, parent, name)
+            exchange.put_in(slots, step.name, parent, name)
 
     def _remedy(self, step: Step, code: int) -> bool:
         if code in (errno.EPERM, errno.EROFS, errno.EACCES):

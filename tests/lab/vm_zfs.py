@@ -1,0 +1,62 @@
+"""User-mode Linux with OpenZFS, its tools and its library: pools on disks of their own under a root on ext4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.lab import debian, system, uml, vm_image, zfs_modules
+from tests.lab.uml import Uml
+
+# As Debian's own, without waiting for udev to settle: a disk that is not there at once never comes.
+IMPORT = """[Unit]
+Description=Import ZFS pools by cache file
+DefaultDependencies=no
+Before=zfs-import.target
+ConditionFileNotEmpty=/etc/zfs/zpool.cache
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStartPre=modprobe zfs
+ExecStart=zpool import -c /etc/zfs/zpool.cache -aN
+[Install]
+WantedBy=zfs-import.target
+"""
+RECIPE = replace(
+    system.RECIPE,
+    name="zfs",
+    include=(*system.INCLUDE, "zfsutils-linux", "python3-pyzfs"),
+    files={**system.FILES, "etc/systemd/system/zfs-import-cache.service": (0o644, IMPORT)},
+    masked=(*system.MASKED, "zfs-volume-wait.service", "zfs-import-scan.service", "zfs-share.service"),
+    components="main contrib",
+)
+
+
+@dataclass(slots=True)
+class ZfsVm(Uml):
+    """As ``Uml``."""
+
+    @staticmethod
+    def missing() -> str:
+        return Uml.missing() or zfs_modules.missing()
+
+    @staticmethod
+    def golden() -> Path:
+        return vm_image.golden(kernel(), RECIPE)
+
+
+def kernel() -> vm_image.Kernel:
+    """The installed one, with OpenZFS beside its own modules."""
+    plain = uml.kernel()
+
+    def modules(directory: Path) -> None:
+        plain.modules(directory)
+        zfs_modules.unpack(directory, plain.release)
+
+    return replace(plain, name="uml-zfs", modules=modules)
+
+
+def prepare() -> None:
+    """Make all that takes minutes once a machine."""
+    debian.golden(RECIPE)
+    ZfsVm.golden()
