@@ -1,4 +1,4 @@
-"""Restores on a filesystem that refuses the flags of renameat2(2), as ZFS 2.1 does: exact, whatever cuts them off."""
+"""Restores on a filesystem that refuses the flags of renameat2(2), like ZFS 2.1: exact, whatever cuts them off."""
 
 from __future__ import annotations
 

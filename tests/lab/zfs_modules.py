@@ -55,7 +55,7 @@ def missing() -> str:
 
 
 def archive(release: str) -> Path:
-    """A tar with the modules (``zfs.ko``, ``spl.ko`` …) for the kernel ``release``, built when the cache has none."""
+    """A tar with the modules (``zfs.ko`` …) for the kernel ``release``, built when the cache has none."""
     key = [release, UNWANTED, EDITS, FLAGS, VERSION]
     return cache.made_once("zfs-modules", key, lambda work, result: _make(release, work, result))
 
@@ -88,7 +88,7 @@ def _make(release: str, work: Path, result: Path) -> None:
 
 
 def _fetch(work: Path, *packages: str) -> None:
-    """Unpack Debian packages into directories of their names; contrib, which has ZFS, need not be in apt's sources."""
+    """Unpack Debian packages into directories of their names. ZFS is in contrib, which apt's sources may lack."""
     lists = work / "lists"
     (lists / "partial").mkdir(parents=True)
     (work / "sources.list").write_text("\n".join(debian.mirrors("main contrib")) + "\n")
