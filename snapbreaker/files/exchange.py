@@ -2,9 +2,9 @@
 
 ZFS before 2.2 answers EINVAL to any flag (zpl_rename2 in module/os/linux/zfs/zpl_inode.c). There a file is
 exchanged by link(2) and rename(2), so that its name always leads to one of the two. Only where one of the two is a
-directory the name leads nowhere for a moment. What a process leaves that dies in the middle is told by names in the slots:
-``N.link`` is a further link of what is live still unless slot N is free, ``N.moved`` is what was live. ``mend``
-takes either to where it belongs.
+directory the name leads nowhere for a moment. What a process leaves that dies in the middle is told by names among
+the slots: ``N.link`` is a further link of what is live, or was when slot N is free; ``N.moved`` is what was live.
+``mend`` takes either to where it belongs.
 """
 
 from __future__ import annotations
