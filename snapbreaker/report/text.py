@@ -139,8 +139,8 @@ def _kept(content: Block, report: Report) -> None:
         content.fact(issue.type, issue_place(issue) or line_text(issue.reason), CAUTION)
         if issue.line:
             content.fact("", clipped(line_text(issue.line).expandtabs(), content.width - LABEL - 2))
-    if len(report.issues) > ISSUES_SHOWN:
-        content.fact("", f"... and {len(report.issues) - ISSUES_SHOWN:,} more")
+    if report.issues_found > ISSUES_SHOWN:
+        content.fact("", f"... and {report.issues_found - ISSUES_SHOWN:,} more")
     if report.changes is not None:
         content.fact("Changed", changes_line(report.changes))
     _notes(content, "Others'", report.foreign)

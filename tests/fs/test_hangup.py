@@ -51,6 +51,7 @@ class Run:
     def look_on(self, *options: str) -> subprocess.Popen[bytes]:
         """attach, when it has begun to show what was printed so far."""
         process = self.call("attach", *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
         assert select.select([process.stdout], [], [], 30)[0]
         return process
 
