@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -99,9 +98,13 @@ def check(
     Ends with 0 when nothing trips, with 1 at the first issue.
     """
     rule_set = _rule_set(command, files, profiles)
-    if every:
-        _tell_all(rule_set, file, strict, as_json)
-    issue = _first_issue(rule_set, file, status, strict)
+    source = "stdin" if file == "-" else file
+    with _opened(file) as log:
+        again = BytesIO(log.read()) if every else None
+        if again:
+            _tell_all(rule_set, again, source, strict, as_json)
+            again.seek(0)
+        issue = check_log(rule_set, again or log, source=source, status=status, strict=strict)
     if as_json:
         print_json({"issue": _verdict(issue) if issue else None})
     elif issue:
@@ -120,20 +123,10 @@ def _rule_set(command: str, files: tuple[str, ...], profiles: tuple[str, ...]) -
     return RuleSet.for_command(argv, [Path(file) for file in files], profiles, configured(here()))
 
 
-def _first_issue(rule_set: RuleSet, file: str, status: int, strict: bool) -> Issue | None:
-    with _opened(file) as log:
-        return check_log(rule_set, log, source=_source(file), status=status, strict=strict)
-
-
-def _source(file: str) -> str:
-    return "stdin" if file == "-" else file
-
-
 @contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
-    """From its start, each time."""
     if file == "-":
-        yield BytesIO(_stdin())
+        yield sys.stdin.buffer
         return
     try:
         with open(file, "rb") as log:
@@ -142,12 +135,7 @@ def _opened(file: str) -> Iterator[BinaryIO]:
         raise UsageError(f"{path_text(file)}: cannot read the log: {error.strerror}") from None
 
 
-@cache
-def _stdin() -> bytes:
-    return sys.stdin.buffer.read()
-
-
-def _tell_all(rule_set: RuleSet, file: str, strict: bool, as_json: bool) -> None:
+def _tell_all(rule_set: RuleSet, log: BinaryIO, source: str, strict: bool, as_json: bool) -> None:
     """Every line that a rule decided, in order."""
     judge: Judge
 
@@ -161,10 +149,9 @@ def _tell_all(rule_set: RuleSet, file: str, strict: bool, as_json: bool) -> None
                 click.echo(f"{line.number}: {rule.type} {rule.full_name}: {line_text(line.text)}")
 
     judge = Judge(rule_set, strict=strict, now=lambda: 0.0, heard=heard)
-    with _opened(file) as log:
-        while data := log.read(BLOCK):
-            judge.feed(_source(file), data)
-    judge.close(_source(file))
+    while data := log.read(BLOCK):
+        judge.feed(source, data)
+    judge.close(source)
 
 
 def _verdict(issue: Issue) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from snapbreaker.checkpoint.store import Store
+from snapbreaker.cli.main import Settings
 from snapbreaker.cli.rules import rules
 from snapbreaker.errors import UsageError
 
@@ -15,7 +17,8 @@ BAD = "Reading package lists...\nE: Unable to locate package nginx-lite\n"
 
 
 def invoke(*arguments: str, stdin: bytes = b"") -> Result:
-    result = CliRunner().invoke(rules, arguments, input=stdin)
+    settings = Settings(Store("/nowhere"), 0)
+    result = CliRunner().invoke(rules, arguments, input=stdin, obj=settings)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
