@@ -11,6 +11,7 @@ from snapbreaker.monitor.history import History
 from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, pieces, segments
 from snapbreaker.monitor.rule import Rule
 from snapbreaker.monitor.rules import Contexts, RuleSet
+from snapbreaker.output_log import STREAMS
 
 LOOK = 0.1  # seconds between two looks at what runs, while there is output
 PATIENCE = 0.5  # seconds that a partial line waits for its end before it is judged as it stands
@@ -100,7 +101,7 @@ class Judge:
 
     def has_printed(self, text: str) -> bool:
         """Whether the command's own output has lately shown this line."""
-        return self._history.has(text, ("stdout", "stderr", "pty"))
+        return self._history.has(text, STREAMS)
 
     def follows(self, log: str) -> bool:
         """Whether a pack that judges this command names the log file as one that tells of it."""
