@@ -15,12 +15,18 @@ from snapbreaker.cli.rules_learn import learn
 from snapbreaker.config import configured
 from snapbreaker.errors import UsageError
 from snapbreaker.issue import Issue
-from snapbreaker.monitor.judge import check_log
+from snapbreaker.monitor.judge import check_log, check_output
 from snapbreaker.monitor.packs import builtin_packs
 from snapbreaker.monitor.rule import Rule
 from snapbreaker.monitor.rules import RuleSet
+from snapbreaker.output_log import OutputReader
 from snapbreaker.report.wording import line_text, path_text
 
+CHECK_EXAMPLES = """\b
+Examples:
+  snapbreaker rules check deploy.log --command ./deploy.sh
+  snapbreaker rules check --from 12 --rules new-rules.toml
+"""
 TRIPS = 1  # the exit code of `rules check` for a log that would have halted the run
 
 
@@ -48,8 +54,9 @@ def list_(command: str | None, files: tuple[str, ...], profiles: tuple[str, ...]
             click.echo(f"{rule.type:<10}  {rule.full_name:<32}  {line_text(rule.reason)}")
 
 
-@rules.command()
-@click.argument("file")
+@rules.command(epilog=CHECK_EXAMPLES)
+@click.argument("file", required=False)
+@click.option("--from", "id", metavar="ID", help="Judge what this run was judged by: all of its sources.")
 @click.option("--command", default="", metavar="CMD", help="The command line that printed it: chooses the packs.")
 @click.option("--exit", "status", type=int, default=0, metavar="N", help="The exit status that the command had.")
 @click.option("--strict", is_flag=True, help="A line that no success pattern expects is an issue, too.")
@@ -59,7 +66,8 @@ def list_(command: str | None, files: tuple[str, ...], profiles: tuple[str, ...]
 @click.pass_context
 def check(
     ctx: click.Context,
-    file: str,
+    file: str | None,
+    id: str | None,
     command: str,
     status: int,
     strict: bool,
@@ -67,12 +75,19 @@ def check(
     profiles: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Judge the recorded log FILE (- is standard input) exactly as `run` would have.
+    """Judge the recorded log FILE (- is standard input) exactly as `run` would have, or a recorded run.
 
     Ends with 0 when nothing trips, with 1 at the first issue.
     """
-    rule_set = _rule_set(command, files, profiles)
-    issue = _first_issue(rule_set, file, status, strict)
+    if file is not None and id is None:
+        issue = _first_issue(_rule_set(command, files, profiles), file, status, strict)
+    elif file is None and id is not None:
+        record = ctx.obj.store.resolve(id)
+        rule_set = _rule_set(command or shlex.join(record.meta.command), files, profiles)
+        pieces = ((piece.source, piece.data) for piece in OutputReader(record.path).read())
+        issue = check_output(rule_set, pieces, status=status, strict=strict)
+    else:
+        raise UsageError("which log?", "give a FILE, or --from ID")
     if as_json:
         print_json({"issue": _verdict(issue) if issue else None})
     elif issue:
@@ -114,7 +129,8 @@ def _verdict(issue: Issue) -> dict[str, Any]:
 def _sentence(issue: Issue) -> str:
     if not issue.line_number:
         return f"{issue.type}: {issue.reason}"
-    return f"{issue.type} at line {issue.line_number}: {line_text(issue.line)}\n  {issue.reason} ({issue.rule})"
+    place = f"line {issue.line_number}"
+    return f"{issue.type} at {place}: {line_text(issue.line)}\n  {issue.reason} ({issue.rule}, {issue.source})"
 
 
 def _facts(rule: Rule) -> dict[str, Any]:

@@ -217,12 +217,21 @@ def check_log(
 
     ``status`` is the exit status that the command had. Issues have no time of their own: ``time`` is 0.
     """
+    pieces = ((source, data) for data in iter(lambda: stream.read(BLOCK), b""))
+    return check_output(rules, pieces, source=source, status=status, strict=strict)
+
+
+def check_output(
+    rules: RuleSet, pieces: Iterable[tuple[str, bytes]], *, source: str = "", status: int = 0, strict: bool = False
+) -> Issue | None:
+    """The same of what several sources said, in its order; ``source`` is whose the exit status is."""
     judge = Judge(rules, strict=strict, now=lambda: 0.0)
-    while data := stream.read(BLOCK):
-        if issues := judge.feed(source, data):
+    for name, data in pieces:
+        if issues := judge.feed(name, data):
             return issues[0]
-    if issues := judge.close(source):
-        return issues[0]
+    for name in list(judge.lines):
+        if issues := judge.close(name):
+            return issues[0]
     if status:
         return Issue(
             IssueType.EXIT, f"the command ended with status {status}", "exit", source=source, status=status
