@@ -25,9 +25,10 @@ def failing(machine: Machine, name: str, how: str, more: str = "") -> None:
         ("exit 3", ""),
         ("sleep 0.4; exit 3", ""),  # the command has ended by then
         ("sleep 0.1; exit 3", "Restart=always\nRestartSec=1000"),
+        ("exit 3", "Restart=always\nRestartSec=0\n[Unit]\nStartLimitIntervalSec=0"),
         ("kill -SEGV $$$$", ""),
     ],
-    ids=["at once", "later", "restarted", "by a signal"],
+    ids=["at once", "later", "restarted", "over and over", "by a signal"],
 )
 def test_a_unit_that_the_run_starts_fails(ext4_machine: Machine, how: str, more: str) -> None:
     failing(ext4_machine, "app", f"echo cannot go on; {how}", more)

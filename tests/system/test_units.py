@@ -139,7 +139,7 @@ TimeoutStopSec=infinity
 UNIT
 cat >/etc/systemd/system/always.service <<UNIT
 [Service]
-ExecStart=/bin/sh -c 'sleep 0.2; date >>/srv/always; exit 1'
+ExecStart=/bin/sh -c 'sleep 0.2; date >>/srv/always'
 Restart=always
 RestartSec=0
 StartLimitIntervalSec=0
