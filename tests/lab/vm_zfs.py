@@ -65,10 +65,10 @@ class ZfsVm(Uml):
         return done.stdout
 
 
-def disks(session: Path, count: int, size: int = 1 << 30) -> list[Path]:
-    """Empty ones, which take what is written to them."""
-    made = [session / f"zfs-{number}.disk" for number in range(count)]
-    for path in made:
+def disks(session: Path, *sizes: int) -> list[Path]:
+    """Empty ones, in bytes, which take what is written to them."""
+    made = [session / f"zfs-{number}.disk" for number in range(len(sizes))]
+    for path, size in zip(made, sizes, strict=True):
         with path.open("wb") as file:
             file.truncate(size)
     return made
