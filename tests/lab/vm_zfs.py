@@ -6,7 +6,7 @@ import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.lab import debian, system, uml, vm_image, zfs_modules
+from tests.lab import system, uml, vm_image, zfs_modules
 from tests.lab.uml import Uml
 
 TESTS = Path(__file__).parents[1]
@@ -85,7 +85,6 @@ def kernel() -> vm_image.Kernel:
     return replace(plain, name="uml-zfs", modules=modules)
 
 
-def prepare() -> None:
-    """Make all that takes minutes once a machine."""
-    debian.golden(RECIPE)
-    ZfsVm.golden()
+if __name__ == "__main__":  # makes all that takes minutes once a machine
+    if not ZfsVm.missing():
+        ZfsVm.golden()

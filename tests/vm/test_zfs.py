@@ -143,8 +143,7 @@ def test_a_failed_create_leaves_nothing(datasets: Datasets, way: str) -> None:
     assert "other/limited" in done.stderr
     assert "out of space" in done.stderr or "No space" in done.stderr
     assert datasets.snapshots() == []
-    datasets.vm.sh(f"zfs destroy -r other/limited; zfs destroy other/all; rmdir {there}")
-    assert datasets.differences() == "", "the command was run"
+    datasets.vm.sh(f"zfs destroy -r other/limited; zfs destroy other/all; test ! -e {datasets.path}/ran")
 
 
 def test_what_no_ctime_tells_is_found(datasets: Datasets) -> None:
