@@ -18,6 +18,10 @@ MANAGED = (
 # What was written there stays, since the story of a failed run is told there.
 LOGS = ("/var/log",)
 
+# What is read before the root is mounted, and what of the root belongs to it.
+BOOT = ("/boot", "/efi")
+MODULES = ("/usr/lib/modules", "/lib/modules")
+
 # A filesystem mounted at or below one of these holds a part of the system. Others (/mnt, /media …) hold data:
 # they are to be named with --scope.
 SYSTEM = ("/boot", "/efi", "/etc", "/home", "/opt", "/root", "/srv", "/usr", "/var")

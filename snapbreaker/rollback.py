@@ -9,8 +9,9 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from snapbreaker import mounts, roots
+from snapbreaker import layout, mounts, order, roots
 from snapbreaker.bystanders import Bystanders, Split
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record, VolumeRecord
@@ -67,10 +68,18 @@ def roll_back(
     bystanders = Bystanders(record, goal.undo, watcher)
     _let_guarded_go(record, goal, system, bystanders, progress)
     _end_guards(record)
-    for volume in record.meta.volumes:
+    volumes = order.in_order(record.meta.volumes)
+    for volume in volumes:
         vault.unreserve(volume.stored.vault)
-        mine = VolumeOutcome(volume.stored.volume.root, untouched=is_sandboxed(volume) and not goal.undo)
-        outcome.volumes.append(mine)
+        untouched = is_sandboxed(volume) and not goal.undo
+        outcome.volumes.append(VolumeOutcome(volume.stored.volume.root, untouched=untouched))
+    of = dict(zip([volume.stored.volume.root for volume in volumes], outcome.volumes, strict=True))
+    for volume in order.modules_apart(volumes) if not goal.paths else ():
+        mine = of[volume.stored.volume.root]
+        with suppress(OSError, SnapbreakerError):  # it is met again, and told then
+            _VolumeRollback(volume, goal, mine, outcome, system, bystanders).missing(layout.MODULES)
+    for volume in volumes:
+        mine = of[volume.stored.volume.root]
         try:
             _bring_root_back(volume, goal, outcome)
             _VolumeRollback(volume, goal, mine, outcome, system, bystanders).run(progress)
@@ -96,7 +105,7 @@ def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> C
     system, bystanders = SystemRollback.nothing(record), Bystanders(record, goal.undo)
     mounted = {mount.mountpoint for mount in read_mounts()}
     changes = Changes()
-    for volume in record.meta.volumes:
+    for volume in order.in_order(record.meta.volumes):
         if volume.stored.volume.mountpoint in mounted:
             mine = VolumeOutcome(volume.stored.volume.root)
             _VolumeRollback(volume, goal, mine, Outcome(), system, bystanders).run(progress)
@@ -217,6 +226,17 @@ class _VolumeRollback:
         """Only have the services stopped that work on what has to go back."""
         with source(self._volume, self._goal.undo) as old, live_tree(self._volume) as live:
             self._system.let_go(self._mine.root, self._split(old, live, progress).back)
+
+    def missing(self, places: Sequence[str]) -> None:
+        """Only bring back what is no longer there, at and below ``places``."""
+        goal = replace(self._goal, paths=tuple(places))
+        with source(self._volume, self._goal.undo) as old, live_tree(self._volume) as live:
+            if not below(self._volume, goal.paths):
+                return
+            changes = [change for change in pending(self._volume, old, live, goal) if change.new is None]
+            split = self._bystanders.split(self._volume, old, live, changes)
+            self._mine.changes.add(self._mine.root, split.back)
+            self._restore(old, live, split, silent)
 
     def run(self, progress: Progress) -> None:
         mine = self._mine

@@ -2,8 +2,8 @@
 
 Imports nothing from snapbreaker. Writes nothing, and opens with O_NOATIME. Needs root and /proc.
 
-    python3 tests/comparer.py save ROOT FILE     record the tree below ROOT
-    python3 tests/comparer.py diff ROOT FILE     print every difference; exit 1 when there is one
+    python3 tests/comparer.py save ROOT FILE [EXCLUDE…]     record the tree below ROOT
+    python3 tests/comparer.py diff ROOT FILE [EXCLUDE…]     print every difference; exit 1 when there is one
 """
 
 from __future__ import annotations
@@ -285,17 +285,18 @@ def _subvolume(fd: int, status: os.stat_result) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 3 or arguments[0] not in ("save", "diff"):
+    if len(arguments) < 3 or arguments[0] not in ("save", "diff"):
         print(__doc__, file=sys.stderr)
         return 2
-    verb, root, file = arguments
+    verb, root, file, *excluded = arguments
+    exclude = [os.fsencode(path) for path in excluded]
     if verb == "save":
         with open(file, "wb") as out:
-            pickle.dump({path: tuple(facts) for path, facts in snapshot(root).items()}, out)
+            pickle.dump({path: tuple(facts) for path, facts in snapshot(root, exclude).items()}, out)
         return 0
     with open(file, "rb") as saved:
         old = {path: Facts(*values) for path, values in pickle.load(saved).items()}
-    found = differences(old, snapshot(root))
+    found = differences(old, snapshot(root, exclude))
     print("\n".join(found) or "no difference")
     return 1 if found else 0
 

@@ -49,7 +49,7 @@ def doctor(settings: Settings, scope: tuple[str, ...], keep: tuple[str, ...], as
             print_json({"vault": vault, "why": "this store has no record of it"})
         else:
             click.echo(f"vault without a record in this store: {path_text(vault)}; remove it if no other has")
-    for text in _machine(settings):
+    for text in [*_unmounted(), *_machine(settings)]:
         if as_json:
             print_json({"machine": text})
         else:
@@ -71,6 +71,22 @@ def _as_dict(volume: Any, chosen: str | None, answers: list[tuple[str, Any]]) ->
             for name, availability in answers
         },
     }
+
+
+def _unmounted() -> list[str]:
+    """What would hold a part of the system, were it mounted: what a run mounts and changes there stays changed."""
+    from snapbreaker import layout
+    from snapbreaker.linux.filesystems import Kind, kind
+    from snapbreaker.linux.fstab import read_fstab
+    from snapbreaker.linux.mountinfo import read_mounts
+    from snapbreaker.paths import is_below
+
+    mounted = {mount.mountpoint for mount in read_mounts() if kind(mount.fstype) is not Kind.KERNEL}
+    points = {line.mountpoint.rstrip("/") for line in read_fstab() if kind(line.fstype) is Kind.LOCAL}
+    lost = [point for point in points - mounted if any(is_below(point, place) for place in layout.SYSTEM)]
+    return [
+        f"not protected: {path_text(point)} is in fstab, and not mounted; mount {point}" for point in sorted(lost)
+    ]
 
 
 def _machine(settings: Settings) -> list[str]:

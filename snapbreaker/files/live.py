@@ -17,7 +17,7 @@ from snapbreaker.files.view import View, entry_of
 from snapbreaker.files.walk import DIRECTORY, NOT_THERE, Walk, open_quietly, sizes
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.btrfs import ROOT_INODE, is_read_only, is_subvolume
-from snapbreaker.linux.filesystems import filesystem_type
+from snapbreaker.linux.filesystems import filesystem_type, folds_case
 from snapbreaker.linux.inode import get_flags_and_project
 from snapbreaker.linux.libc import failure
 from snapbreaker.linux.openat import open_beneath
@@ -63,6 +63,7 @@ class LiveTree(Tree):
             self.root_fd = os.open(".", DIRECTORY | os.O_CLOEXEC, dir_fd=root)
         else:
             self.root_fd = os.open(root, DIRECTORY | os.O_CLOEXEC)
+        self._folds = folds_case(self.root_fd)
         self.quiet = filesystem_type(self.root_fd) in _QUIET
         self._view = View(
             [*skip, *excluded, *kept],
@@ -122,6 +123,8 @@ class LiveTree(Tree):
         try:
             parent, name = self.open_parent(path)
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if self._folds and not self._is_spelled_so(path):
+                return None
             if not path:
                 return entry_of(path, status, self._view.btrfs and status.st_ino == ROOT_INODE)
             if not stat.S_ISDIR(status.st_mode):
@@ -145,7 +148,7 @@ class LiveTree(Tree):
             if not shown:
                 yield None
                 continue
-            if not path or name in unread:
+            if not path or name in unread or self._folds:
                 yield self.lookup(path)
                 continue
             try:
@@ -258,6 +261,15 @@ class LiveTree(Tree):
             nearest = max(covering, key=len)
             base, relative = self._view.mapped[nearest], path[len(nearest) + 1 :]
         return open_quietly(base, relative, DIRECTORY)
+
+    def _is_spelled_so(self, path: bytes) -> bool:
+        """Whether the names in ``path`` are those of the directories, where others would be found as well."""
+        while path:
+            parent, name = self.open_parent(path)
+            if os.fsdecode(name) not in os.listdir(parent):
+                return False
+            path = path.rpartition(b"/")[0]
+        return True
 
     def _is_left_out(self, path: bytes) -> bool:
         if self._view.leaves_out(path):

@@ -7,6 +7,7 @@ raise OSError or end the process, so that every step of a restore is known to fa
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -44,9 +45,26 @@ def move(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
 
 
 def exchange(one_dir: int, one: bytes, other_dir: int, other: bytes) -> None:
-    """Swap two names atomically; both must exist (ENOENT)."""
+    """Swap two names; both must exist (ENOENT). Atomically, but on vfat before Linux 6.0 by three renames."""
     _announce("exchange", other)
-    inode.renameat2(one_dir, one, other_dir, other, inode.RENAME_EXCHANGE)
+    try:
+        inode.renameat2(one_dir, one, other_dir, other, inode.RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        exchange_by_three(one_dir, one, other_dir, other)
+
+
+def exchange_by_three(one_dir: int, one: bytes, other_dir: int, other: bytes) -> None:
+    """Cut off in the middle, ``other`` is missing, and another attempt brings it back."""
+    aside = one + b".aside"
+    inode.renameat2(other_dir, other, one_dir, aside, inode.RENAME_NOREPLACE)
+    try:
+        inode.renameat2(one_dir, one, other_dir, other, inode.RENAME_NOREPLACE)
+    except OSError:
+        inode.renameat2(one_dir, aside, other_dir, other, inode.RENAME_NOREPLACE)
+        raise
+    inode.renameat2(one_dir, aside, one_dir, one, inode.RENAME_NOREPLACE)
 
 
 def create(directory: int, name: bytes) -> int:
@@ -101,6 +119,11 @@ def snapshot_subvolume(source: int, directory: int, name: bytes) -> None:
 def delete_subvolume(directory: int, name: bytes) -> None:
     _announce("delete_subvolume", name)
     btrfs.delete_subvolume(directory, name)
+
+
+def set_default_subvolume(fd: int, identity: int) -> None:
+    _announce("set_default_subvolume")
+    btrfs.set_default(fd, identity)
 
 
 def set_subvolume_read_only(fd: int, read_only: bool) -> None:

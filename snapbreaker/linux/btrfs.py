@@ -38,6 +38,7 @@ _LOOKUP = struct.Struct("=QQ4080s")  # treeid (0: that of the descriptor), objec
 _SYNC = io(_MAGIC, 8)
 _SNAP_DESTROY = iow(_MAGIC, 15, _VOL_ARGS.size)
 _INO_LOOKUP = iowr(_MAGIC, 18, _LOOKUP.size)
+_DEFAULT_SUBVOL = iow(_MAGIC, 19, 8)
 _SNAP_CREATE_V2 = iow(_MAGIC, 23, _VOL_ARGS_V2.size)
 _SUBVOL_CREATE_V2 = iow(_MAGIC, 24, _VOL_ARGS_V2.size)
 _SUBVOL_GETFLAGS = ior(_MAGIC, 25, _FLAGS.size)
@@ -94,6 +95,11 @@ def create_snapshot(source_fd: int, parent_fd: int, name: bytes, *, read_only: b
 def delete_subvolume(parent_fd: int, name: bytes) -> None:
     """Delete a subvolume, read-only or not. ENOTEMPTY: others are nested in it; delete those first."""
     _ioctl(parent_fd, _SNAP_DESTROY, _VOL_ARGS.pack(0, _name(name)), name)
+
+
+def set_default(fd: int, identity: int) -> None:
+    """Have the subvolume mounted where none is named; ``fd`` is any directory of the filesystem."""
+    fcntl.ioctl(fd, _DEFAULT_SUBVOL, struct.pack("=Q", identity))
 
 
 def is_subvolume(fd: int) -> bool:

@@ -65,7 +65,10 @@ _NAMES = {
     0x9660: "iso9660",
     0xE0F5E1E2: "erofs",
     0x4D44: "vfat",
+    0x2011BAB0: "exfat",
+    0x7366746E: "ntfs3",
 }
+_FOLDING = frozenset({"vfat", "exfat", "ntfs3"})
 _MASK = 0xFFFFFFFF
 
 
@@ -95,3 +98,8 @@ def filesystem_type(where: str | bytes | int) -> str:
         check(_statfs(os.fsencode(where), ctypes.byref(facts)), "statfs", where)
     magic = int(facts.type) & _MASK
     return _NAMES.get(magic, f"{magic:#x}")
+
+
+def folds_case(fd: int) -> bool:
+    """Whether a file of the filesystem of ``fd`` is found by another spelling of its name, too. Raises OSError."""
+    return filesystem_type(fd) in _FOLDING

@@ -16,6 +16,7 @@ from snapbreaker.report.model import CheckpointStatus, Outcome, PathNote, Report
 from snapbreaker.report.phrases import (
     changes_line,
     context,
+    doing_lines,
     headline,
     issue_place,
     note_line,
@@ -35,6 +36,7 @@ WIDTH, NARROWEST = 80, 60
 LABEL = 10
 NOTES_SHOWN = 10
 ISSUES_SHOWN = 20
+_OF_EACH = 3  # of one rule
 LONGEST_LINE = 2000
 
 # SGR parameters, by what words mean.
@@ -134,12 +136,13 @@ def _not_started(content: Block, report: Report) -> None:
 def _kept(content: Block, report: Report) -> None:
     style = CAUTION if report.issues else GOOD
     content.line(f"snapbreaker: {headline(report)} ({seconds_text(report.seconds)})", style)
-    for issue in report.issues[:ISSUES_SHOWN]:
+    shown = report.first_issues(_OF_EACH, ISSUES_SHOWN)
+    for issue in shown:
         content.fact(issue.type, issue_place(issue) or line_text(issue.reason), CAUTION)
         if issue.line:
             content.fact("", clipped(line_text(issue.line).expandtabs(), content.width - LABEL - 2))
-    if len(report.issues) > ISSUES_SHOWN:
-        content.fact("", f"... and {len(report.issues) - ISSUES_SHOWN:,} more")
+    if report.issues_found > len(shown):
+        content.fact("", f"... and {report.issues_found - len(shown):,} more")
     if report.changes is not None:
         content.fact("Changed", changes_line(report.changes))
     _notes(content, "Others'", report.foreign)
@@ -193,6 +196,9 @@ def _why(content: Block, report: Report) -> None:
     content.fact("Type", issue.type + (f" in {place}" if place else ""), BAD)
     content.fact("Rule", line_text(issue.rule))
     content.fact("Reason", line_text(issue.reason))
+    for number, (words, how) in enumerate(doing_lines(report.doing)):
+        content.fact("" if number else "At work", clipped(words, content.width - LABEL - 2))
+        content.fact("", how, FAINT)
 
 
 def _done(content: Block, report: Report) -> None:

@@ -15,16 +15,20 @@ from snapbreaker.system import packages
 from snapbreaker.volumes import Scope
 
 UNIT_FILES = ("/etc/systemd/system", "/usr/lib/systemd/system")
-ACCOUNTS = "/etc"
+ACCOUNTS, BOOT = "/etc", "/boot"
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """``packages``: the dpkg database is in scope; ``services``: all unit files are, and systemd is PID 1."""
+    """``packages``: the dpkg database is in scope; ``services``: all unit files are, and systemd is PID 1.
+
+    ``boot``: what lies in /boot is, and so the boot sectors that belong to it are compared too.
+    """
 
     packages: bool = False
     services: bool = False
     accounts: bool = False
+    boot: bool = False
 
     def __bool__(self) -> bool:
         return self.packages or self.services
@@ -39,6 +43,7 @@ class Parts:
             packages=os.path.isfile(packages.STATUS) and _restores(scope, [packages.DATABASE]),
             services=systemd.booted() and os.geteuid() == 0 and _restores(scope, UNIT_FILES),
             accounts=_restores(scope, [ACCOUNTS]),
+            boot=os.path.isdir(BOOT) and os.geteuid() == 0 and _restores(scope, [BOOT]),
         )
 
 

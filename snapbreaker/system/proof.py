@@ -9,7 +9,7 @@ from snapbreaker.system import packages
 from snapbreaker.system.owners import is_session, our_units
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.sockets import chosen_by_the_kernel
-from snapbreaker.system.state import PACKAGES, SOCKETS, UNITS, Changed, capture
+from snapbreaker.system.state import BOOT_SECTORS, EFI, PACKAGES, SOCKETS, UNITS, Changed, capture
 from snapbreaker.system.target import Target
 from snapbreaker.system.units import COMING, FAILED, LOGINS, may_be_stopped
 
@@ -62,7 +62,15 @@ class Proof:
         self.compared = [(table, len(self._target.table(table))) for table in self._tables]
 
 
-_KIND = {PACKAGES: "package", "users": "user", "groups": "group", UNITS: "unit", SOCKETS: "port"}
+_KIND = {
+    PACKAGES: "package",
+    "users": "user",
+    "groups": "group",
+    UNITS: "unit",
+    SOCKETS: "port",
+    BOOT_SECTORS: "boot",
+    EFI: "EFI variable",
+}
 
 
 def _is_expected(change: Changed, held: Collection[str]) -> bool:

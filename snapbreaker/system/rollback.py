@@ -15,14 +15,14 @@ from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.files.entry import Change
 from snapbreaker.linux.systemd import Manager, booted
-from snapbreaker.system import runtime_units, strays
+from snapbreaker.system import boot_sectors, runtime_units, strays
 from snapbreaker.system.boot import Boot
 from snapbreaker.system.holders import Holder, holders
 from snapbreaker.system.owners import is_session, our_units
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.proof import Proof
 from snapbreaker.system.services import Services
-from snapbreaker.system.state import RUNTIME, UNITS
+from snapbreaker.system.state import BOOT_SECTORS, RUNTIME, UNITS
 from snapbreaker.system.target import Target
 from snapbreaker.system.units import may_be_stopped
 
@@ -108,6 +108,8 @@ class SystemRollback:
 
         ``touched`` are the files (no directories) that went back, absolute.
         """
+        if self._target is not None and self._parts.boot:
+            self._attempt("put the boot sectors back", self._put_boot_back)
         if not self.has_services:
             return
         started = time.monotonic()
@@ -162,6 +164,14 @@ class SystemRollback:
         for name, reason in services.ground.items():
             self.outcome.notes.append(f"{name} is never restarted: {reason}; restart the machine when it suits")
         self.outcome.notes += [note for note in dict.fromkeys(services.notes) if note not in self.outcome.notes]
+
+    def _put_boot_back(self) -> None:
+        """After the files that they boot."""
+        assert self._target is not None
+        wanted, only = self._target.wanted, self._target.only
+        names = None if only is None else only.get(BOOT_SECTORS, frozenset())
+        for name in boot_sectors.put_back(self._target.table(BOOT_SECTORS), wanted.contents, names):
+            self.outcome.notes.append(f"the boot {name} was put back")
 
     def _compare(self) -> None:
         proof = self._proof(self._parts)

@@ -11,15 +11,16 @@ from typing import Any
 from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.durable import read_json, write_json
 from snapbreaker.linux.process import boot_id
-from snapbreaker.system import accounts, packages, runtime_units, sockets, units
+from snapbreaker.system import accounts, boot_sectors, efi, packages, runtime_units, sockets, units
 from snapbreaker.system.parts import Parts
 
 Table = dict[str, str]
 
 PACKAGES, USERS, GROUPS = "packages", "users", "groups"
 UNITS, RUNTIME, SOCKETS = "units", "runtime unit files", "listening sockets"
-# What needs the boot that it was recorded in.
-VOLATILE = (UNITS, RUNTIME, SOCKETS)
+BOOT_SECTORS, EFI = "boot sectors", "EFI variables"
+# What needs the boot that it was recorded in. Firmware changes its variables at each.
+VOLATILE = (UNITS, RUNTIME, SOCKETS, EFI)
 
 BEFORE, AFTER = "system.json", "system.after.json"
 
@@ -28,12 +29,14 @@ BEFORE, AFTER = "system.json", "system.after.json"
 class SystemState:
     """``tables`` by what they are of, each a name with its state; what is not there has no name.
 
-    ``time`` is CLOCK_MONOTONIC, in seconds, of boot ``boot``: what systemd's time stamps count in.
+    ``time`` is CLOCK_MONOTONIC, in seconds, of boot ``boot``: what systemd's time stamps count in. ``contents``
+    has by digest what the boot sectors hold.
     """
 
     boot: str
     time: float
     tables: dict[str, Table] = field(default_factory=dict)
+    contents: Table = field(default_factory=dict)
 
     @property
     def of_this_boot(self) -> bool:
@@ -46,7 +49,7 @@ class SystemState:
     def load(cls, path: Path) -> SystemState:
         """Raises OSError, ValueError where it is not there or not whole."""
         data: dict[str, Any] = read_json(str(path))
-        return cls(data["boot"], data["time"], data["tables"])
+        return cls(data["boot"], data["time"], data["tables"], data.get("contents", {}))
 
 
 def capture(parts: Parts) -> SystemState:
@@ -62,7 +65,11 @@ def capture(parts: Parts) -> SystemState:
         tables[RUNTIME] = runtime_units.read()
     if parts:
         tables[SOCKETS] = sockets.listening()
-    return SystemState(boot_id(), now, tables)
+    contents: Table = {}
+    if parts.boot:
+        tables[BOOT_SECTORS], contents = boot_sectors.read()
+        tables[EFI] = efi.read()
+    return SystemState(boot_id(), now, tables, contents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ class Changed:
 
 def compare(old: SystemState, new: SystemState, tables: Iterable[str] = ()) -> list[Changed]:
     """Every name whose state differs, of the tables that both have. Who has a socket open does not count."""
-    found = []
+    found: list[Changed] = []
     for table in tables or old.tables:
         if table in old.tables and table in new.tables:
             found += _compare(table, old.tables[table], new.tables[table])

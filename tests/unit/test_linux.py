@@ -181,3 +181,17 @@ def test_parse_mount() -> None:
 
 def test_read_mounts_shows_proc() -> None:
     assert any(mount.fstype == "proc" for mount in read_mounts())
+
+
+def test_fstab_is_read_as_mount_reads_it(tmp_path: Path) -> None:
+    from snapbreaker.linux.fstab import read_fstab
+
+    path = tmp_path / "fstab"
+    path.write_text(
+        "# a comment\n\nUUID=1 / btrfs subvol=@,noatime 0 0\n/dev/sdb none swap sw\nLABEL=x /a\\040b ext4\n"
+    )
+    assert [tuple(line) for line in read_fstab(str(path))] == [
+        ("UUID=1", "/", "btrfs", ("subvol=@", "noatime")),
+        ("LABEL=x", "/a b", "ext4", ()),
+    ]
+    assert read_fstab(str(tmp_path / "none")) == []

@@ -84,7 +84,8 @@ def test_unknown_tier_is_refused() -> None:
 
 
 def test_shell_scripts_parse() -> None:
-    for script in (*(ROOT / "scripts").iterdir(), *(ROOT / "scripts/lib").iterdir(), ROOT / ".ci/run"):
+    places = ("scripts", "scripts/lib", "vagrant", "vagrant/provision", ".ci")
+    for script in (file for place in places for file in (ROOT / place).iterdir()):
         if script.is_file() and (script.suffix == ".sh" or script.read_bytes().startswith(b"#!/bin/sh")):
             assert run("sh", "-n", script).stderr == ""
 

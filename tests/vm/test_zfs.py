@@ -238,3 +238,12 @@ def test_doctor_says_why_not(datasets: Datasets) -> None:
     )
     assert "apt-get install zfsutils-linux" in reasons()
     datasets.vm.sh(f"mv {LIBRARY}.away {LIBRARY}; mv /root/zfs /usr/sbin")
+
+
+def test_datasets_that_the_command_makes_and_wants_to_destroy(datasets: Datasets) -> None:
+    """The one it made is unmounted, and stays; the one it was to destroy is held by the snapshot."""
+    made, child = f"{datasets.name}/made", f"{datasets.name}/child"
+    done = datasets.tripped(f"zfs create {made}; echo x >made/file; ! zfs destroy -r {child}; ls child")
+    assert f"{datasets.path}/made" in done.stderr
+    assert datasets.vm.sh(f"zfs get -Ho value mounted {made}").strip() == "no"
+    assert datasets.differences() == ""

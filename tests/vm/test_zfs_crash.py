@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab import soak
 from tests.lab.vm_zfs import JUDGE, ZfsVm, disks
 from tests.vm.conftest import booted
 
@@ -45,6 +46,16 @@ if how == "cut":
 for pid in owners:
     os.kill(pid, signal.SIGKILL)
 """
+RECOVER = """i=0
+until snapbreaker recover; status=$?; [ $status != 4 ]; do
+    sleep 1; i=$((i+1)); [ $i -lt 60 ] || break
+done; exit $status"""
+# Seconds after the checkpoint has got into the state.
+_DICE = soak.dice(6)
+STATES = ("creating", "running", "restoring")
+CUTS = [("creating", 0.0), ("running", 0.4), ("restoring", 0.1), ("restoring", 0.7)]
+CUTS += [(_DICE.choice(STATES), _DICE.uniform(0, 2)) for _ in range(soak.times(4) - 4)]
+COMMITS = [0.2, *(_DICE.uniform(0, 2) for _ in range(soak.times(1) - 1))]
 AWAIT = (
     "i=0; until [ -e /run/watching ]; do sleep 0.02; i=$((i+1)); [ $i -lt 1000 ] || exit 1; done; rm /run/watching"
 )
@@ -64,17 +75,14 @@ def vm(lab: Path) -> Iterator[ZfsVm]:
         vm.close()
 
 
-@pytest.mark.parametrize(
-    ("state", "delay"),
-    [("creating", 0.0), ("creating", 0.3), ("running", 0.4), ("restoring", 0.1), ("restoring", 0.7)],
-)
+@pytest.mark.parametrize(("state", "delay"), CUTS)
 def test_a_power_cut_leaves_what_was(vm: ZfsVm, state: str, delay: float) -> None:
     struck(vm, state, delay, "cut", f"{CHANGE}; echo Error: it failed; sleep 5")
     assert_settled(vm)
     assert_as_before(vm)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.5])
+@pytest.mark.parametrize("delay", COMMITS)
 def test_a_power_cut_in_a_commit(vm: ZfsVm, delay: float) -> None:
     struck(vm, "changed", delay, "cut", CHANGE)
     (last,) = assert_settled(vm)
@@ -87,7 +95,7 @@ def test_a_power_cut_in_a_commit(vm: ZfsVm, delay: float) -> None:
 @pytest.mark.parametrize(("state", "delay"), [("running", 0.3), ("restoring", 0.2)])
 def test_all_who_work_are_killed(vm: ZfsVm, state: str, delay: float) -> None:
     struck(vm, state, delay, "kill", f"{CHANGE}; echo Error: it failed; sleep 5")
-    recovered = vm.snapbreaker("recover", timeout=120)
+    recovered = vm.run("sh", "-c", RECOVER, timeout=120)  # a guardian that was not noted goes on by itself
     assert recovered.returncode in (0, 1), recovered.stdout + recovered.stderr
     assert_settled(vm)
     assert_as_before(vm)

@@ -186,6 +186,8 @@ def _notes(volume: Volume) -> Iterator[str]:
     else:
         yield f"each checkpoint {copies}; {shown(free(volume))} are free"
         yield f"no hard links instead of copies: {why}"
+    if volume.fstype in ("vfat", "msdos"):
+        yield "it has no owners, modes, links or attributes: names, content and times (of 2 s) are compared"
     if kind(volume.fstype) is Kind.NETWORK:
         yield "what other machines write to it meanwhile is not held still"
 

@@ -1,0 +1,31 @@
+"""The power goes at random moments of a run. After the next boot it is finished, and nothing is half-way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab import soak, vm_roots
+from tests.lab.uml import Uml
+from tests.lab.vm import Vm
+from tests.vm.conftest import booted
+from tests.vm.power_cuts import PHASES, PowerCuts
+
+ROUNDS = ("create", "run", "commit", "restore", "run", "restore", "commit")
+
+
+@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
+def test_power_cuts(kind: str, lab: Path) -> None:
+    if reason := Uml.missing():
+        pytest.skip(reason)
+    vm: Vm = Uml.create(lab) if kind == "ext4" else vm_roots.create(lab, kind)
+    try:
+        cuts = PowerCuts.on(booted(vm))
+        dice = soak.dice(len(kind))
+        for number in range(soak.times(len(ROUNDS))):
+            phase = ROUNDS[number % len(ROUNDS)]
+            assert phase in PHASES
+            print(f"{kind}: cut {number + 1} in {phase}:", cuts.cut(phase, dice))
+    finally:
+        vm.close()
