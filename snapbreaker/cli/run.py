@@ -86,6 +86,7 @@ Examples:
 @click.option(
     "--share-socket", multiple=True, metavar="PATH", help="Sandbox: let it use this socket of the machine in /run."
 )
+@click.option("--snapshot-size", metavar="N", help="LVM: room for what changes, where a snapshot is not thin.")
 @click.option("--note", default="", metavar="TEXT", help="Kept with the checkpoint.")
 @click.option("--no-hint", is_flag=True, help="Do not say that a tool could say more.")
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
@@ -139,6 +140,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         note=options["note"],
         invocation=_invocation(command),
         sandbox=_sandbox(options),
+        snapshot_size=_size(options["snapshot_size"]),
         hold=options["hold"],
     )
     if options["hold"] and (options["check"] or options["confirm"] is not None):
@@ -176,6 +178,12 @@ def _sandbox(options: Any) -> Any:
         size=parse(options["upper_size"]) if options["upper_size"] else 0,
         sockets=[_socket(path) for path in options["share_socket"]],
     )
+
+
+def _size(text: str | None) -> int:
+    from snapbreaker.sandbox.size import parse
+
+    return parse(text, "--snapshot-size") if text else 0
 
 
 def _socket(path: str) -> str:
