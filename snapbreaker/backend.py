@@ -7,7 +7,7 @@ backend what it *can* do (``capabilities``), never who it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import field
 from enum import Flag, auto
 from typing import Any, ClassVar
@@ -127,6 +127,11 @@ class Backend(ABC):
         Whole or not at all: raises CheckpointError (or OSError) and the caller calls ``discard``.
         ``data["bytes"]`` is the extra space used, ``data["frozen"]`` seconds that writers were frozen.
         """
+
+    def create_all(self, wanted: Sequence[tuple[Volume, Creation]]) -> Iterator[dict[str, Any]]:
+        """``create`` for each of several volumes in turn; a backend may record them all at one instant."""
+        for volume, creation in wanted:
+            yield self.create(volume, creation)
 
     @abstractmethod
     def open(self, stored: Stored) -> Tree:

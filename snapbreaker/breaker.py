@@ -37,6 +37,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux import logind, systemd
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.monitor import own_issues
+from snapbreaker.monitor.hits import add_hits
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.monitor import Monitor
 from snapbreaker.monitor.process_tree import ProcessTree
@@ -53,6 +54,7 @@ from snapbreaker.sandbox.bring_over import bring_over
 from snapbreaker.sandbox.held_run import held_issue, hold
 from snapbreaker.sandbox.sandbox import Options, Sandbox
 from snapbreaker.signals import Late, deferred, interruptible, noted
+from snapbreaker.sources.lookout import Lookout, Sources
 from snapbreaker.space import SpaceWatch
 from snapbreaker.story import Story
 from snapbreaker.supervisor import HandOver, Lifeline
@@ -71,8 +73,14 @@ class RunRequest:
     foreign: str = "restore"
     backend: str | None = None
     idle: float | None = 30.0
+    activity: bool = False
+    hard: float | None = 600.0
     timeout: float | None = None
     grace: float = 0.0
+    on_hangup: str = "rollback"
+    logs: Sequence[str] = ()
+    journal: bool = False
+    units: Sequence[str] = ()  # whose journal is read; none: of those that the run touches
     strict: bool = False
     observe: bool = False
     checks: Sequence[str] = ()
@@ -144,6 +152,7 @@ def _run(
             if sandbox is not None:
                 sandbox.close()  # or package managers would be found locked
             code = _ended(ended, tree, story, watcher)
+            add_hits(record.path.parent, watched.hits)
     except SnapbreakerError as error:
         raise HandOver(str(error)) from error  # its exit code may say that nothing was done
     finally:
@@ -223,7 +232,10 @@ def _watch(
     for volume in record.meta.volumes:
         vaults.setdefault(volume.stored.volume.mountpoint, []).append(volume.stored.vault)
     uppers = [sandbox.uppers.any_fd] if sandbox is not None else []
-    with SpaceWatch(vaults, tree.exclude, uppers) as space:
+    sources = Sources(
+        request.logs, request.rules.logs, request.journal, request.units, sandbox.enter if sandbox else None
+    )
+    with SpaceWatch(vaults, tree.exclude, uppers) as space, Lookout(sources, tree.exclude) as lookout:
         watched = Monitor(
             spec if sandbox is None else replace(spec, enter=sandbox.enter),
             judge,
@@ -232,6 +244,7 @@ def _watch(
             watch_fds={lifeline.supervisor_fd: supervisor_died, **around.guards.watch_fds(), **space.watch_fds},
             on_started=lambda pid: narrator.running(record, pid),
             relays=narrator.relays(),
+            lookout=lookout,
         ).run()
         watched.issue = watched.issue or space.full()
     log.close()
@@ -316,8 +329,11 @@ def _specification(request: RunRequest) -> RunSpec:
         env={**os.environ, **request.env},
         pty=request.pty,
         idle=request.idle,
+        activity=request.activity,
+        hard=request.hard,
         timeout=request.timeout,
         grace=request.grace,
+        on_hangup=request.on_hangup,
         observe=request.observe,
     )
 

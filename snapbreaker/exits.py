@@ -69,6 +69,13 @@ VERBS: dict[str, dict[Exit, str]] = {
         Exit.MANUAL: MEANING[Exit.MANUAL],
         Exit.NOT_STARTED: "another snapbreaker is at work",
     },
+    "attach": {
+        Exit.OK: "the run ended well",
+        Exit.ROLLED_BACK: MEANING[Exit.ROLLED_BACK],
+        Exit.MANUAL: MEANING[Exit.MANUAL],
+        Exit.NOT_STARTED: "there is no report: the command was never run",
+        Exit.AT_REBOOT: MEANING[Exit.AT_REBOOT],
+    },
     "report": {
         Exit.OK: "shown",
         Exit.NOT_STARTED: "there is no report",

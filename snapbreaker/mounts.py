@@ -22,7 +22,8 @@ def below(volumes: Covered) -> list[str]:
 
     Not those in what is kept, nor of the kernel's own interfaces: they come and go with logins and drivers.
     """
-    return [mount.mountpoint for mount in read_mounts() if _counts(mount.mountpoint, volumes)]
+    mounts = [mount for mount in read_mounts() if not mount.shows_snapshot]
+    return [mount.mountpoint for mount in mounts if _counts(mount.mountpoint, volumes)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from snapbreaker import progress
 from snapbreaker.errors import Conflict, SnapbreakerError
+from snapbreaker.monitor.relays import Relays
 from snapbreaker.monitor.streams import Relay
 from snapbreaker.report import events
 from snapbreaker.report.event_writer import EventWriter
 from snapbreaker.report.model import Outcome, Report
 from snapbreaker.report.wording import count_text, path_text, size_text
+from snapbreaker.voice import Voice
 
 if TYPE_CHECKING:
     from snapbreaker.checkpoint.create import Request
@@ -22,12 +25,15 @@ if TYPE_CHECKING:
     from snapbreaker.story import Story
 
 
+STREAMS = ("stdout", "stderr", "pty")
+_PATIENCE = 86400.0  # s that who looks on may look away
 _PAUSE = 1.0  # seconds without progress after which it is another piece of work
 
 
 class Narrator(Protocol):
     """Called at each turn of the story. Must not raise."""
 
+    def hint(self, text: str) -> None: ...
     def starting(self, verb: str, request: Request) -> None: ...
     def progress(self, phase: str, entries: int, octets: int = 0) -> None: ...
     def checkpointed(self, record: Record) -> None: ...
@@ -44,6 +50,7 @@ class TextNarrator:
 
     def __init__(self, verbosity: int = 0) -> None:
         self.verbosity = verbosity
+        self._voice = Voice(sys.stderr)
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._shown = self._heard = 0.0
         self._began = self._work_began = time.monotonic()
@@ -54,6 +61,10 @@ class TextNarrator:
     def say(self, text: str) -> None:
         self.wipe()
         self._write(f"snapbreaker: {text}\n")
+
+    def hint(self, text: str) -> None:
+        if self.verbosity >= 0:
+            self.say(f"hint: {text}")
 
     def starting(self, verb: str, request: Request) -> None:
         self._began = self._work_began = self._heard = time.monotonic()
@@ -117,6 +128,26 @@ class TextNarrator:
             return
         self._write(render(report, sys.stderr))
 
+    @contextmanager
+    def replay(self, record: Record) -> Iterator[Callable[[str, bytes], None]]:
+        """Yields what shows a run's output again, by its source; it raises SystemExit when nobody looks on."""
+        relays = Relays(None, 0)
+
+        def show(source: str, data: bytes) -> None:
+            if source in STREAMS:
+                relays.output(source, data)
+            else:
+                relays.tell(source, data)
+            relays.finish(_PATIENCE)
+            for number in relays.on_ready({}):
+                raise SystemExit(128 + number)
+
+        yield show
+        relays.close()
+
+    def replayed(self, report: Report) -> None:
+        self.finished(report)
+
     def failed(self, error: SnapbreakerError) -> None:
         self.say(error.message)
         for path in error.paths if isinstance(error, Conflict) else ():
@@ -131,22 +162,23 @@ class TextNarrator:
             self._write("\r\x1b[K")
 
     def _write(self, text: str) -> None:
-        """A terminal that hung up, a full disk or a reader that is gone does not end the work."""
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:
-            return
+        """A terminal that hung up, a full disk, a reader that is gone or does not read: the work goes on."""
+        self._voice.write(text)
 
 
 class EventNarrator:
     """One JSON object a line on standard output (docs/events.md)."""
 
     def __init__(self, fd: int = 1) -> None:
-        self._fd = fd
-        self._writer = EventWriter(fd)
+        self._relay = Relay(fd, lambda source, data: self._writer.encode_output(source, data))
+        self._writer = EventWriter(fd, relay=self._relay)
         self._shown = 0.0
+        self._hint = ""
         self._began = time.monotonic()
+
+    def hint(self, text: str) -> None:
+        """Told right after the start, which is the first event."""
+        self._hint = text
 
     def starting(self, verb: str, request: Request) -> None:
         self._began = time.monotonic()
@@ -154,6 +186,8 @@ class EventNarrator:
             verb, list(request.command), request.cwd, os.uname().nodename, str(os.getuid()), request.note
         )
         self._writer.write(event)
+        if self._hint:
+            self._writer.write(events.Hint(self._hint))
 
     def progress(self, phase: str, entries: int, octets: int = 0) -> None:
         now = time.monotonic()
@@ -180,8 +214,7 @@ class EventNarrator:
 
     def relays(self) -> dict[str, Relay]:
         """The command's output goes out as events; a slow reader holds back the command, not the monitor."""
-        relay = Relay(self._fd, self._writer.encode_output)
-        return dict.fromkeys(("stdout", "stderr", "pty"), relay)
+        return dict.fromkeys(STREAMS, self._relay)
 
     def confirming(self, record: Record, seconds: float) -> None:
         text = f"waiting {seconds:g} s for `snapbreaker confirm {record.id}`"
@@ -220,6 +253,24 @@ class EventNarrator:
         elif report.kept_change and changes:
             self._writer.write(events.Committed(changes.added, changes.changed, changes.removed, changes.size))
         self._writer.write(events.Finished(report.exit_code, str(report.outcome), report.record + "/report.json"))
+
+    @contextmanager
+    def replay(self, record: Record) -> Iterator[Callable[[str, bytes], None]]:
+        """Yields what shows the output of a run again, by its source."""
+        self._writer.id, meta = record.id, record.meta
+        self._writer.write(
+            events.Start("run", list(meta.command), meta.cwd, meta.host, str(os.getuid()), meta.note)
+        )
+        yield self._writer.output
+
+    def replayed(self, report: Report) -> None:
+        """The end of a run that was followed from elsewhere."""
+        if report.issue is not None and not report.ended_well:
+            self._writer.write(events.IssueFound.of(report.issue))
+        if halt := report.halt:
+            pids = [process.pid for process in halt.survivors]
+            self._writer.write(events.Halted(halt.reaction, halt.frozen, halt.killed, pids))
+        self.finished(report)
 
     def failed(self, error: SnapbreakerError) -> None:
         for path in error.paths if isinstance(error, Conflict) else ():

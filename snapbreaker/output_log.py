@@ -1,10 +1,19 @@
-"""What the command printed, byte for byte, in the record: one file a stream."""
+"""What the command printed, byte for byte, in the record: one file a source, and an index of the order.
+
+Each line of the index says when a piece came, how long it is, and of which source (as JSON).
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from snapbreaker.dataclass import dataclass
+
+INDEX = "output.index"
 LIMIT = 256 << 20  # bytes a stream; more is counted, not kept
 
 
@@ -26,16 +35,76 @@ class OutputLog:
         except OSError:
             pass  # counted below
         self._sizes[source] = self._sizes.get(source, 0) + written
+        if written:
+            self._note(source, written)
         if written < len(data):
             self.cut[source] = self.cut.get(source, 0) + len(data) - written
 
+    def _note(self, source: str, size: int) -> None:
+        line = f"{time.time():.6f} {size} {json.dumps(source)}\n".encode("ascii")
+        try:
+            os.write(self._open(INDEX), line)
+        except OSError:
+            return  # a full disk
+
     def _file(self, source: str) -> int:
-        if source not in self._files:
-            path = self._record / f"{source}.log"
-            self._files[source] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        return self._files[source]
+        return self._open(file_name(source))
+
+    def _open(self, name: str) -> int:
+        if name not in self._files:
+            path = self._record / name
+            self._files[name] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return self._files[name]
 
     def close(self) -> None:
         for fd in self._files.values():
             os.close(fd)
         self._files.clear()
+
+
+def file_name(source: str) -> str:
+    """``stdout.log``; of a path or a unit the characters that a name cannot have are %XX."""
+    plain = source.encode("utf-8", "surrogateescape")
+    safe = "".join(chr(c) if (chr(c).isalnum() and c < 128) or c in b"._@:-" else f"%{c:02X}" for c in plain)
+    return f"{safe[-200:]}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """``time`` is seconds since the epoch, when it was read."""
+
+    time: float
+    source: str
+    data: bytes
+
+
+class OutputReader:
+    """Reads a record's output back, in the order in which it came, also while it is being written."""
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+        self._files: dict[str, int] = {}
+        self._rest = b""
+
+    def read(self) -> Iterator[Piece]:
+        """What is new since the last call."""
+        while data := self._more(INDEX, 1 << 16):
+            whole, feed, rest = (self._rest + data).rpartition(b"\n")
+            self._rest = rest
+            for line in whole.split(b"\n") if feed else ():
+                when, size, source = line.split(b" ", 2)
+                name = str(json.loads(source))
+                yield Piece(float(when), name, self._more(file_name(name), int(size)))
+
+    def close(self) -> None:
+        for fd in self._files.values():
+            os.close(fd)
+        self._files.clear()
+
+    def _more(self, name: str, size: int) -> bytes:
+        if name not in self._files:
+            try:
+                self._files[name] = os.open(self._record / name, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return b""
+        return os.read(self._files[name], size)

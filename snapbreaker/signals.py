@@ -20,14 +20,18 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """In the block each of STOPPING raises Interrupted, once: cleaning up is not interrupted again."""
+    """In the block each of STOPPING raises Interrupted, once: cleaning up is not interrupted again.
+
+    Ignored ones stay ignored (nohup, ``--on-hangup continue``).
+    """
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for other in STOPPING:
             signal.signal(other, signal.SIG_IGN)
         raise Interrupted(number)
 
-    before = {number: signal.signal(number, stop) for number in STOPPING}
+    heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
     finally:

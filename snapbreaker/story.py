@@ -12,6 +12,7 @@ from snapbreaker.checkpoint.record import Meta, Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.commit import Committed
 from snapbreaker.dataclass import dataclass
+from snapbreaker.doing import Doing
 from snapbreaker.files.policy import PathClass
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux import systemd
@@ -96,6 +97,7 @@ class Story:
                 "before": [asdict(line) for line in before],
                 "after": [asdict(line) for line in after],
                 "halt": asdict(halt) if (halt := self.halt()) else None,
+                "doing": [asdict(one) for one in self._doing()],
                 "started": self.watched.started if self.watched else self.started,
                 "ended": self.watched.ended if self.watched else time.time(),
             }
@@ -133,6 +135,7 @@ class Story:
             volumes=[_volume(volume) for volume in meta.volumes],
             timeline=self._timeline(),
             halt=self.halt(),
+            doing=self._doing(),
             changes=self._changes(),
             kept=_kept(meta),
             left_out=[PathNote(left["path"], left["why"]) for left in meta.left_out],
@@ -142,7 +145,8 @@ class Story:
         if self.watched is not None:
             report.status, report.signal = self.watched.status, self.watched.signal or 0
             report.lines = dict(self.watched.lines)
-            report.issues = list(self.watched.issues)
+            report.issues, report.found = list(self.watched.issues), dict(self.watched.found)
+            report.warnings += self.watched.warnings
         if self.committed is not None:
             report.foreign = [PathNote(*each) for each in self.committed.foreign]
         if self.outcome is not None:
@@ -165,6 +169,11 @@ class Story:
             [Line(**line) for line in self.earlier.get("before", [])],
             [Line(**line) for line in self.earlier.get("after", [])],
         )
+
+    def _doing(self) -> list[Doing]:
+        if self.watched is not None:
+            return self.watched.doing
+        return [Doing(**one) for one in self.earlier.get("doing", [])]
 
     def halt(self) -> Halt | None:
         if self.watched is None or self.watched.kill is None:

@@ -17,6 +17,7 @@ from snapbreaker.linux.mountinfo import Mount, read_mounts
 from snapbreaker.linux.swaps import active_swap_files
 from snapbreaker.paths import below, is_below, relative
 
+ZFS_CONTROL = ".zfs"  # at a dataset's top, seen or hidden: its snapshots
 _WHY = {
     Kind.KERNEL: "an interface of the kernel",
     Kind.MEMORY: "lies in memory",
@@ -127,7 +128,7 @@ def _order(path: str) -> list[str]:
 
 def _mounts() -> list[Mount]:
     try:
-        return read_mounts()
+        return [mount for mount in read_mounts() if not mount.shows_snapshot]
     except OSError as error:
         raise CheckpointError(f"cannot read the mounts: {error}", "/proc must be mounted") from error
 
@@ -283,6 +284,8 @@ def _volume(number: int, found: _Found, mounts: Sequence[Mount]) -> Volume:
         for other in mounts
         if other.parent == mount.id and other.mountpoint != found.root and is_below(other.mountpoint, found.root)
     }
+    if mount.fstype == "zfs" and mount.root == "/":
+        skip |= {path for path in (below(mount.mountpoint, ZFS_CONTROL),) if is_below(path, found.root)}
     volume = Volume(number, found.root, mount.mountpoint, mount.fstype, mount.source, mount.device)
     return replace(volume, skip=tuple(sorted(skip, key=_order)))
 

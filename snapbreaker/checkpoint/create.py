@@ -82,8 +82,7 @@ def create(
         if parts.services and request.kind == "run":
             holds.hold(record.path)
         prepare(record, scope.volumes)
-        for volume, backend in chosen:
-            meta.volumes.append(_record_volume(record, volume, backend, scope, progress, guards))
+        meta.volumes += _record_volumes(record, chosen, scope, progress, guards)
         record.save_meta(meta)
         record.reserve()
         record.enter(State.READY)
@@ -108,21 +107,32 @@ def covered(store: Store, scope: Sequence[str], keep: Sequence[str] = (), system
     return discover(scope, keep, [*ours, *map(os.path.realpath, ours)], system=system)
 
 
-def _record_volume(
-    record: Record, volume: Volume, backend: Backend, scope: Scope, progress: Progress, guards: Guards | None
-) -> VolumeRecord:
-    started = time.monotonic()
-    place = record.path / "volumes" / str(volume.number)
-    place.mkdir(mode=0o700, parents=True)
-    # Noted before anything is made on the volume, so that what a crash leaves behind can be found.
-    vault.note(record.path, volume, backend.name)
-    own = vault.make(volume, record.id)
-    policy = scope.policies[volume.number]
-    data = backend.create(volume, Creation(record.id, own, str(place), policy, progress, guards))
-    vault.reserve(own)
-    proof = Proof.from_dict(data["proof"]) if "proof" in data else Proof.none()
-    stored = Stored(volume, own, str(place), policy, data)
-    return VolumeRecord(backend.name, stored, proof, time.monotonic() - started)
+def _record_volumes(
+    record: Record,
+    chosen: Sequence[tuple[Volume, Backend]],
+    scope: Scope,
+    progress: Progress,
+    guards: Guards | None,
+) -> list[VolumeRecord]:
+    """Each backend records all of its volumes, in one go if it can."""
+    made: list[VolumeRecord] = []
+    for backend in dict.fromkeys(backend for _, backend in chosen):
+        wanted: list[tuple[Volume, Creation]] = []
+        started = time.monotonic()
+        for volume in (volume for volume, its in chosen if its is backend):
+            place = record.path / "volumes" / str(volume.number)
+            place.mkdir(mode=0o700, parents=True)
+            # Noted before anything is made on the volume, so that what a crash leaves behind can be found.
+            vault.note(record.path, volume, backend.name)
+            own, policy = vault.make(volume, record.id), scope.policies[volume.number]
+            wanted.append((volume, Creation(record.id, own, str(place), policy, progress, guards)))
+        for (volume, creation), data in zip(wanted, backend.create_all(wanted), strict=True):
+            vault.reserve(creation.vault)
+            proof = Proof.from_dict(data["proof"]) if "proof" in data else Proof.none()
+            stored = Stored(volume, creation.vault, creation.record, creation.policy, data)
+            made.append(VolumeRecord(backend.name, stored, proof, time.monotonic() - started))
+            started = time.monotonic()
+    return sorted(made, key=lambda volume: volume.stored.volume.number)
 
 
 def _meta(record: Record, request: Request, scope: Scope, parts: Parts) -> Meta:

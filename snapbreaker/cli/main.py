@@ -30,6 +30,7 @@ VERBS = {
     "verify": ("verify", "verify"),
     "confirm": ("confirm", "confirm"),
     "recover": ("recover", "recover"),
+    "attach": ("attach", "attach"),
     "report": ("report", "report"),
     "rules": ("rules", "rules"),
     "doctor": ("doctor", "doctor"),

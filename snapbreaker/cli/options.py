@@ -45,7 +45,7 @@ def here() -> str:
         raise UsageError("the current directory was removed", "change to another one") from None
 
 
-def narrator_for(as_json: bool, verbosity: int) -> Narrator:
+def narrator_for(as_json: bool, verbosity: int) -> EventNarrator | TextNarrator:
     return EventNarrator() if as_json else TextNarrator(verbosity)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ EXAMPLES = """\b
 Examples:
   snapbreaker run -- apt-get install -y nginx-light
   snapbreaker run --scope /srv/app -- ./deploy.sh
+  snapbreaker run --log /srv/app/log/app.log --journal -- systemctl restart app
   snapbreaker run --scope /etc --check 'nginx -t' --confirm 60 -- ./change-config
 """
 
@@ -43,11 +45,22 @@ Examples:
 @click.option(
     "--idle", default=30.0, show_default=True, metavar="S", help="Trip after S seconds of silence; 0: never."
 )
+@click.option("--idle-activity", is_flag=True, help="Not while it computes, reads or writes.")
+@click.option(
+    "--idle-hard",
+    default=600.0,
+    show_default=True,
+    metavar="S",
+    help="Trip after S seconds of silence all the same, also when it is stopped; 0: never.",
+)
 @click.option("--timeout", type=float, metavar="S", help="Trip when the command takes longer than S seconds.")
 @click.option("--strict", is_flag=True, help="Trip at every line that no `expect` rule knows.")
 @click.option("--observe", is_flag=True, help="Halt nothing; report what would have tripped.")
 @click.option("--rules", multiple=True, metavar="FILE", help="More rules. May be given again; the last one wins.")
 @click.option("--profile", multiple=True, metavar="NAME", help="Use this built-in rule pack too.")
+@click.option("--log", multiple=True, metavar="FILE", help="Judge what is written to this file, too.")
+@click.option("--journal", is_flag=True, help="Judge what the units that it starts or reloads log, too.")
+@click.option("--unit", multiple=True, metavar="UNIT", help="Judge what this unit logs, instead of those.")
 @click.option("--check", multiple=True, metavar="CMD", help="Health check after success; a failure trips.")
 @click.option(
     "--confirm", type=float, metavar="S", help="Roll back unless `snapbreaker confirm` comes in S seconds."
@@ -56,6 +69,13 @@ Examples:
 @click.option("--cwd", metavar="DIR", help="Run it in this directory.")
 @click.option("--env", multiple=True, metavar="K=V", help="Set this in its environment. May be given again.")
 @click.option("--grace", default=0.0, metavar="S", help="At a halt send TERM and wait S seconds before KILL.")
+@click.option(
+    "--on-hangup",
+    type=click.Choice(["rollback", "continue"]),
+    default="rollback",
+    show_default=True,
+    help="When the terminal, the SSH session or the reader of the output goes away.",
+)
 @click.option("--hold", is_flag=True, help="Sandbox: leave the change there; confirm or rollback it later.")
 @click.option("--upper", metavar="DIR", help="Sandbox: keep what the command writes here, instead of in memory.")
 @click.option("--upper-size", metavar="N", help="Sandbox: memory for that.  [default: half of what is free]")
@@ -63,6 +83,7 @@ Examples:
     "--share-socket", multiple=True, metavar="PATH", help="Sandbox: let it use this socket of the machine in /run."
 )
 @click.option("--note", default="", metavar="TEXT", help="Kept with the checkpoint.")
+@click.option("--no-hint", is_flag=True, help="Do not say that a tool could say more.")
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
 @click.option("--report", metavar="FILE", help="Write the report here too (.md, .json, .html, else text).")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
@@ -80,6 +101,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
     from snapbreaker.breaker import run as run_breaker
     from snapbreaker.checkpoint.lock import Lock
     from snapbreaker.config import configured
+    from snapbreaker.monitor.hints import hint
     from snapbreaker.monitor.rules import RuleSet
     from snapbreaker.recover import rescue
     from snapbreaker.supervisor import Lifeline, supervise
@@ -95,8 +117,14 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         backend=options["backend"],
         foreign=options["foreign"],
         idle=_seconds(options["idle"]) or None,
+        activity=options["idle_activity"],
+        hard=_seconds(options["idle_hard"]) or None,
         timeout=_seconds(options["timeout"] or 0.0) or None,
         grace=_seconds(options["grace"]),
+        on_hangup=options["on_hangup"],
+        logs=[_log(cwd, path) for path in options["log"]],
+        journal=options["journal"] or bool(options["unit"]),
+        units=options["unit"],
         strict=options["strict"],
         observe=options["observe"],
         checks=options["check"],
@@ -113,6 +141,8 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         raise UsageError("--hold goes with neither --check nor --confirm: nothing is on the machine to be checked")
     store = settings.store
     narrator = narrator_for(options["as_json"], settings.verbosity)
+    if not options["no_hint"] and (said := hint(command, {**os.environ, **request.env})):
+        narrator.hint(said)
 
     def work(lifeline: Lifeline) -> int:
         return told(narrator, lambda: run_breaker(request, store, lifeline, narrator))
@@ -120,6 +150,8 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
     def guarded() -> int:
         if not os.path.exists("/proc/self/stat"):
             raise CheckpointError("/proc is not mounted", "mount -t proc proc /proc")
+        if request.on_hangup == "continue":
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup(1), for the command too
         preload.load(*["sh"] if request.checks else [])  # health checks run behind the command
         with Lock("run " + " ".join(command)):
             return supervise(work, lambda worker: told(narrator, lambda: rescue(store, worker, narrator)))
@@ -146,6 +178,14 @@ def _socket(path: str) -> str:
     place = os.path.realpath(path)
     if not (place.startswith("/run/") and os.path.lexists(place)):
         raise UsageError(f"--share-socket {path} is nothing in /run", "all that lies elsewhere is shared anyway")
+    return place
+
+
+def _log(cwd: str, path: str) -> str:
+    """Absolute; relative to where the command runs. The file may come later."""
+    place = os.path.normpath(os.path.join(cwd, path))
+    if os.path.lexists(place) and not os.path.isfile(place):
+        raise UsageError(f"--log {path} is no file")
     return place
 
 

@@ -93,7 +93,7 @@ class _Comparison:
         self._known: dict[tuple[int, ...], _Found] = {}
 
     def run(self, olds: Iterator[Entry], news: Iterator[Entry]) -> Iterator[Change]:
-        last_ctime, touched = self._last_ctime, self._touched
+        last_ctime, touched, quiet = self._last_ctime, self._touched, self._new.quiet
         a, b = next(olds, None), next(news, None)
         while a is not None and b is not None:
             if a[0] == b[0]:
@@ -101,7 +101,7 @@ class _Comparison:
                 # in its inode, so no ctime tells of it.
                 same = a == b or a[1:10] == b[1:10]
                 proven = same and a[6] <= last_ctime and not (a[11] or b[11])
-                if not proven or (touched and touched.covers(a[0])):
+                if not proven or (touched and touched.covers(a[0])) or (quiet and self._quietly_changed(a, b)):
                     yield from self._both(a, b)
                 a, b = next(olds, None), next(news, None)
             elif sort_key(a[0]) < sort_key(b[0]):
@@ -116,6 +116,17 @@ class _Comparison:
         while b is not None:
             yield self._added(b)
             b = next(news, None)
+
+    def _quietly_changed(self, a: Entry, b: Entry) -> bool:
+        """Whether flags or project id differ; also where that cannot be told."""
+        if not (b.is_file or b.is_dir):
+            return False
+        try:
+            return self._old.flags_and_project(a) != self._new.flags_and_project(b)
+        except OSError as error:
+            if error.errno in _CHANGED_MEANWHILE:
+                return True
+            raise
 
     def _removed(self, entry: Entry) -> Change:
         if not self._keeps_content(entry.path):

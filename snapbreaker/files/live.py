@@ -17,12 +17,14 @@ from snapbreaker.files.view import View, entry_of
 from snapbreaker.files.walk import DIRECTORY, NOT_THERE, Walk, open_quietly, sizes
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.btrfs import ROOT_INODE, is_read_only, is_subvolume
-from snapbreaker.linux.filesystems import folds_case
+from snapbreaker.linux.filesystems import filesystem_type, folds_case
 from snapbreaker.linux.inode import get_flags_and_project
 from snapbreaker.linux.libc import failure
 from snapbreaker.linux.openat import open_beneath
 from snapbreaker.linux.xattr import read_xattrs, read_xattrs_at
 
+# ZFS: zfs_setattr stamps what is asked of it only, and zpl_ioctl_setflags asks for no time (module/os/linux/zfs).
+_QUIET = ("zfs",)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -62,6 +64,7 @@ class LiveTree(Tree):
         else:
             self.root_fd = os.open(root, DIRECTORY | os.O_CLOEXEC)
         self._folds = folds_case(self.root_fd)
+        self.quiet = filesystem_type(self.root_fd) in _QUIET
         self._view = View(
             [*skip, *excluded, *kept],
             vault_name,
@@ -177,6 +180,16 @@ class LiveTree(Tree):
         parent, name = self.open_parent(path)
         target = os.readlink(name, dir_fd=parent) if kind == stat.S_IFLNK else b""
         return Details(xattrs=read_xattrs_at(parent, name), target=target)
+
+    def flags_and_project(self, entry: Entry) -> tuple[int, int]:
+        fd = self.open_entry(entry)
+        try:
+            return self._flags_and_project(fd)
+        except OSError as error:
+            error.filename = entry.path
+            raise
+        finally:
+            os.close(fd)
 
     def _flags_and_project(self, fd: int) -> tuple[int, int]:
         return get_flags_and_project(fd, projects=not self._view.btrfs)

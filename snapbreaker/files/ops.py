@@ -38,6 +38,12 @@ def replace(directory: int, old: bytes, new: bytes) -> None:
     os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
 
 
+def move(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
+    """Move to another name; what had that is gone (rename(2): a file, or an empty directory for a directory)."""
+    _announce("move", new)
+    os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
+
+
 def exchange(one_dir: int, one: bytes, other_dir: int, other: bytes) -> None:
     """Swap two names; both must exist (ENOENT). Atomically, but on vfat before Linux 6.0 by three renames."""
     _announce("exchange", other)

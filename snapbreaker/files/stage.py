@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from snapbreaker.errors import RestoreError
 from snapbreaker.files import metadata, ops
+from snapbreaker.files.exchange import mend
 from snapbreaker.files.remove import remove_tree
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.inode import get_flags, get_project
@@ -133,12 +134,18 @@ class Stage:
         self.remove(root_fd)
 
     def _sweep(self) -> None:
+        self._mend()
         for domain, number, identity in read_staged(self.fd):
             name = b"%d" % number
             if domain < len(self.slots) and self.slots[domain] >= 0:
                 with suppress(FileNotFoundError):
                     if identity_of(self.slots[domain], name) == identity:
                         remove_tree(self.slots[domain], name)
+
+    def _mend(self) -> None:
+        for slots in self.slots:
+            if slots >= 0:
+                mend(slots)
 
     def remove(self, root_fd: int) -> None:
         """Remove this attempt with all it holds, for good. Directories in subvolumes that are gone are gone."""
@@ -189,6 +196,7 @@ def opened(vault: str, attempt: int, root_fd: int) -> Stage:
                 stage.slots.append(open_beneath(root_fd, path, _DIRECTORY, one_mount=True))
             except OSError:
                 stage.slots.append(-1)
+        stage._mend()
     except BaseException:
         stage.close()
         raise

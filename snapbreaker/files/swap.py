@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from snapbreaker.files import ops
+from snapbreaker.files import exchange, ops
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.locks import Locks
 from snapbreaker.files.plan import Action, Plan, Step
@@ -85,6 +85,9 @@ class Swap:
                     present = False
                 elif code == errno.EEXIST and not present:
                     present = True
+                elif code == errno.EXDEV and self._cannot_inherit(step):
+                    self._move_uninherited(step, present)
+                    return
                 elif not self._remedy(step, code):
                     raise
         raise OSError(errno.EBUSY, "somebody else keeps changing it")
@@ -93,11 +96,28 @@ class Swap:
         slots = self._stage.slots[step.domain]
         parent, name = self._live.open_parent(step.path)
         if step.action is Action.DISPLACE:
-            ops.rename(parent, name, slots, step.name)
+            exchange.put_away(parent, name, slots, step.name)
         elif present:
-            ops.exchange(slots, step.name, parent, name)
+            exchange.exchange(slots, step.name, parent, name)
         else:
-            ops.rename(slots, step.name, parent, name)
+            exchange.put_in(slots, step.name, parent, name)
+
+    def _move_uninherited(self, step: Step, present: bool) -> None:
+        """Where the directory does not hand its project id down for the moment, which is no error (EXDEV) then.
+
+        A crash in between leaves a difference, which is found.
+        """
+        parent, _ = self._live.open_parent(step.path)
+        flags = get_flags(parent)
+        ops.set_flags(parent, flags & ~_PROJINHERIT)
+        try:
+            self._move(step, present)
+        finally:
+            ops.set_flags(parent, flags)
+
+    def _cannot_inherit(self, step: Step) -> bool:
+        """On ZFS nothing but files and directories inherits a project id (zfs_mknode, zfs_rename)."""
+        return step.path in self.projects and not (step.old.is_file or step.old.is_dir)
 
     def _remedy(self, step: Step, code: int) -> bool:
         if code in (errno.EPERM, errno.EROFS, errno.EACCES):

@@ -53,7 +53,12 @@ class Content:
 
 
 class Tree(ABC):
-    """A tree of files, read only. All paths are relative bytes (see ``Entry.path``)."""
+    """A tree of files, read only. All paths are relative bytes (see ``Entry.path``).
+
+    ``quiet``: flags and project ids change there without a new ctime, so equal metadata says nothing of them.
+    """
+
+    quiet: bool = False
 
     @abstractmethod
     def walk(self, below: bytes = b"") -> Iterator[Entry]:
@@ -89,6 +94,11 @@ class Tree(ABC):
     @abstractmethod
     def details(self, entry: Entry) -> Details:
         """Flags, project id, xattrs, link target."""
+
+    def flags_and_project(self, entry: Entry) -> tuple[int, int]:
+        """Those two of the ``details`` of a regular file or directory."""
+        details = self.details(entry)
+        return details.flags, details.project
 
     @abstractmethod
     def content(self, entry: Entry) -> Content:

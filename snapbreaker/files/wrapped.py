@@ -15,6 +15,7 @@ class Wrapped(Tree):
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self.quiet = tree.quiet
 
     def learned(self) -> Any:
         return self._tree.learned()
@@ -39,6 +40,9 @@ class Wrapped(Tree):
 
     def details(self, entry: Entry) -> Details:
         return self._tree.details(entry)
+
+    def flags_and_project(self, entry: Entry) -> tuple[int, int]:
+        return self._tree.flags_and_project(entry)
 
     def content(self, entry: Entry) -> Content:
         return self._tree.content(entry)

@@ -9,10 +9,18 @@ from contextlib import suppress
 
 def close_all_but(kept: set[int]) -> None:
     """For a child that goes its own way: what it inherited may be locks."""
-    for number in map(int, os.listdir("/proc/self/fd")):
-        if number not in kept:
-            with suppress(OSError):  # that of the listing is closed already
-                os.close(number)
+    close(open_descriptors() - kept)
+
+
+def open_descriptors() -> set[int]:
+    numbers = os.listdir("/proc/self/fd")  # with that of the listing itself, which is closed now
+    return {int(number) for number in numbers if os.path.lexists(f"/proc/self/fd/{number}")}
+
+
+def close(numbers: set[int]) -> None:
+    for number in numbers:
+        with suppress(OSError):
+            os.close(number)
 
 
 def allow_descriptors(count: int) -> None:

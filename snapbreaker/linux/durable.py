@@ -54,10 +54,20 @@ def write_over(spare: str, path: str, data: bytes) -> None:
         while view:
             view = view[os.write(fd, view) :]
         os.fsync(fd)
-        renameat2(-1, os.fsencode(spare), -1, os.fsencode(path), RENAME_EXCHANGE)
+        _exchange(spare, path)
     finally:
         os.close(fd)
     sync_directory(os.path.dirname(path))
+
+
+def _exchange(spare: str, path: str) -> None:
+    """Without a spare file for the next time where the filesystem cannot (ZFS before 2.2)."""
+    try:
+        renameat2(-1, os.fsencode(spare), -1, os.fsencode(path), RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        os.rename(spare, path)
 
 
 def _write_new(path: str, data: bytes) -> None:

@@ -27,6 +27,11 @@ class Mount:
     source: str
     super_options: str
 
+    @property
+    def shows_snapshot(self) -> bool:
+        """Whether ZFS mounted it by itself, since somebody looked into ``.zfs/snapshot``. It goes by itself."""
+        return self.fstype == "zfs" and "@" in self.source
+
 
 def read_mounts(path: str = "/proc/self/mountinfo") -> list[Mount]:
     """All mounts, in the kernel's order: a mount that hides another at the same place comes after it.

@@ -58,7 +58,7 @@ def booted() -> bool:
     return os.path.isdir("/run/systemd/system")
 
 
-def _open(path: str) -> tuple[socket.socket, bytes]:
+def open_private(path: str) -> tuple[socket.socket, bytes]:
     """An authenticated connection (D-Bus specification, "Authentication Protocol"). Raises OSError.
 
     What had arrived right behind the answer comes with it: PID 1 sends each signal to all who are connected.
@@ -223,7 +223,7 @@ class Manager:
     def _connected(self) -> socket.socket:
         if self._socket is None:
             try:
-                self._socket, behind = _open(SOCKET)
+                self._socket, behind = open_private(SOCKET)
             except OSError as error:
                 raise SystemdError(
                     f"cannot speak to systemd by {SOCKET}: {error}", "is systemd PID 1, and are we root?"

@@ -128,6 +128,7 @@ class Keyboard:
     def __init__(self, fd: int, master: int) -> None:
         self.fd, self._master = fd, master
         self.ended = False
+        self._terminal = os.isatty(fd)
         self._typed: deque[bytes] = deque()
         self._waiting = 0
         self._at_line_start = True
@@ -153,7 +154,8 @@ class Keyboard:
             data = b""
         if not data:
             self.ended = True
-            self._end_input()
+            if not self._terminal or os.isatty(self.fd):  # a terminal that hung up has not said so
+                self._end_input()
             return []
         keys = signal_keys(self._master)
         numbers: list[int] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import islice
 
@@ -53,6 +53,10 @@ class History:
                 break
             later.appendleft(line)
         return list(islice(later, count))
+
+    def has(self, text: str, sources: Collection[str]) -> bool:
+        """Whether one of the sources has shown this line."""
+        return any(line.text == text and line.source in sources for line in _merged(self._backwards()))
 
     def _backwards(self) -> Iterator[Line]:
         for entry in reversed(self._entries):

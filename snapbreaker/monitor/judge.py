@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from typing import BinaryIO
 
@@ -10,7 +11,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.history import History
 from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, pieces, segments
 from snapbreaker.monitor.rule import Rule
-from snapbreaker.monitor.rules import Contexts, RuleSet
+from snapbreaker.monitor.rules import Contexts, RuleSet, Verdict
 
 LOOK = 0.1  # seconds between two looks at what runs, while there is output
 PATIENCE = 0.5  # seconds that a partial line waits for its end before it is judged as it stands
@@ -24,7 +25,8 @@ class Judge:
     a line trips, so that the pack of a tool that a script has started judges its lines. No other system call is
     made but reading the clock.
 
-    ``heard`` is told of every line, and of the issue rule that it trips.
+    ``heard`` is told of every line, and what decides it. ``hits``: how many lines each rule decided, by the rule's
+    origin and name.
     """
 
     def __init__(
@@ -35,8 +37,9 @@ class Judge:
         programs: Callable[[], Iterable[str]] = tuple,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        heard: Callable[[Line, Rule | None], None] | None = None,
+        heard: Callable[[Line, Verdict], None] | None = None,
     ) -> None:
+        self.hits = Counter[tuple[str, str]]()
         self._heard = heard
         self.programs = programs
         self._looked = 0.0
@@ -44,6 +47,11 @@ class Judge:
         self._now, self._monotonic = now, monotonic
         self._streams: dict[str, _Stream] = {}
         self._history = History()
+
+    @property
+    def rules(self) -> RuleSet:
+        """Those that judge now: of all tools that have shown themselves."""
+        return self._rules
 
     @property
     def lines(self) -> dict[str, int]:
@@ -98,6 +106,18 @@ class Judge:
         """At most ``count`` lines that were read after the issue's line."""
         return self._history.after(issue, count)
 
+    def has_printed(self, text: str) -> bool:
+        """Whether the command's own output has lately shown this line."""
+        return self._history.has(text, ("stdout", "stderr", "pty"))
+
+    def follows(self, log: str) -> bool:
+        """Whether a pack that judges this command names the log file as one that tells of it."""
+        return any(log in pack.logs for pack in self._rules.packs)
+
+    def allows(self, text: str) -> bool:
+        """Whether a rule says that this line is fine."""
+        return self._rules.allows(text) is not None
+
     def _stream(self, source: str) -> _Stream:
         if source not in self._streams:
             self._streams[source] = _Stream(source)
@@ -143,31 +163,34 @@ class Judge:
         """Not ``whole``: the line may go on, so nobody can say yet that it is unexpected."""
         for piece in pieces(segment):
             text = decode(piece)
-            rule, contexts = self._rule(stream, number, text, piece)
-            expected = None
+            verdict, contexts = self._verdict(stream, number, text, piece)
+            rule, expected = verdict.issue, None
             if self._strict and whole and text and not rule:
                 expected = self._rules.expects(text, contexts)
+            for decided in (rule, verdict.passed, expected):
+                if decided and stream.is_new(number, f"hit {decided.full_name}"):
+                    self.hits[decided.origin, decided.name] += 1
             if self._heard:
-                self._heard(Line(stream.source, number, text, now), rule)
+                self._heard(Line(stream.source, number, text, now), verdict)
             if rule and stream.is_new(number, rule.full_name):
                 yield _issue(rule, stream.source, number, text, now, self._rules.lapsed(text))
             elif self._strict and whole and text and not (rule or expected) and stream.is_new(number, "strict"):
                 yield _unexpected(stream.source, number, text, now, self._rules.lapsed(text))
 
-    def _rule(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Rule | None, Set[str]]:
+    def _verdict(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Verdict, Set[str]]:
         """What the line trips by the packs of all tools that run now or that it tells of."""
         needles = self._rules.prefilter.needles(piece)
         before, self._rules = self._rules, self._rules.for_line(text, needles)
         if self._rules is not before:
             needles = self._rules.prefilter.needles(piece)
         contexts = stream.contexts.at(number, text, needles, self._rules.contexts)
-        rule = self._rules.judge(text, needles, contexts)
-        if rule:
+        verdict = self._rules.judge(text, needles, contexts)
+        if verdict.issue:
             before = self._rules
             self._look()
             if self._rules is not before:
                 return self._rules.judge(text, self._rules.prefilter.needles(piece), contexts), contexts
-        return rule, contexts
+        return verdict, contexts
 
 
 class _Stream:

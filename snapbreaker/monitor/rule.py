@@ -145,11 +145,20 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Verbose:
+    """How ``commands`` are told to say more: by one of ``switches`` (the first one is proposed), or by ``env``."""
+
+    commands: frozenset[str]
+    switches: tuple[str, ...]
+    env: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pack:
     """The rules of one tool.
 
     ``commands`` are the programs for which it is chosen, ``signs`` the lines by which its tool is recognised;
-    ``origin`` says where it was read from.
+    ``origin`` says where it was read from. ``logs``: files to which the tool writes what it may not print.
     """
 
     name: str
@@ -159,3 +168,5 @@ class Pack:
     description: str = ""
     signs: tuple[Trigger, ...] = ()
     contexts: tuple[Context, ...] = ()
+    logs: tuple[str, ...] = ()
+    verbose: tuple[Verbose, ...] = ()

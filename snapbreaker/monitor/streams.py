@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import signal
 import socket
 import stat
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
 CHUNK = 64 * 1024
+_GONE = {errno.EPIPE, errno.EIO, errno.ECONNRESET}
 LIMIT = 256 * 1024  # octets waiting in a relay; from then on its source is not read, so the command has to wait
 
 
@@ -56,16 +60,22 @@ class Relay:
     are opened again through /proc/self/fd, which makes a file description of our own; sockets are sent to with
     MSG_DONTWAIT; to other files a write does not wait. When nobody reads any more, octets are dropped and counted.
     ``encode(source, data)`` says what is written for some output (JSON events); None: the octets as they are.
+    ``detach``: the reader is there but does not read, and the command waits no longer for it.
     """
 
     def __init__(self, fd: int, encode: Callable[[str, bytes], bytes] | None = None) -> None:
         self.dropped = 0
         self.pending = 0
-        self.gone = False
+        self.gone = self.detached = False
+        self.lost = 0  # the signal that means that our reader is gone: SIGHUP of a terminal, SIGPIPE of others
+        self.moved_at = time.monotonic()  # when it took something, or began to have to
+        self.at_line_start = True
         self._encode = encode
         self._queue: deque[memoryview] = deque()
         self._socket: socket.socket | None = None
         self._limit = CHUNK
+        self._begun = False  # the first block is written in part
+        self._terminal = os.isatty(fd)
         self.fd = self._open(fd)
 
     def _open(self, fd: int) -> int:
@@ -86,12 +96,27 @@ class Relay:
 
     def output(self, source: str, data: bytes) -> None:
         """Queue output of the command, and write what can be written now."""
-        self.put(self._encode(source, data) if self._encode else data)
+        if self.gone or self.detached:
+            self.dropped += len(data)
+        else:
+            self.put(self._encode(source, data) if self._encode else data)
+
+    def tell(self, source: str, data: bytes, text: bytes) -> None:
+        """Queue what another source said: as events, or ``text``, lines of their own."""
+        if self._encode:
+            self.output(source, data)
+        elif text:
+            self.output(source, text if self.at_line_start else b"\r\n" + text)
 
     def put(self, data: bytes) -> None:
         if self.gone:
             self.dropped += len(data)
             return
+        if not data:
+            return
+        if not self._queue:
+            self.moved_at = time.monotonic()
+        self.at_line_start = data.endswith((b"\n", b"\r"))
         self._queue.append(memoryview(data))
         self.pending += len(data)
         self.flush()
@@ -105,21 +130,43 @@ class Relay:
                 count = self._write(block[: self._limit])
             except BlockingIOError:
                 break
-            except OSError:  # EPIPE, EIO (hung up), ENOSPC: the run goes on without this reader
-                self._give_up()
+            except OSError as error:  # EPIPE, EIO (hung up), ENOSPC: nothing more can be written
+                self.hang_up() if error.errno in _GONE else self._give_up()
                 break
             moved = moved or count > 0
             self.pending -= count
             self._queue[0] = block[count:]
-            if not self._queue[0]:
+            self._begun = bool(self._queue[0])
+            if not self._begun:
                 self._queue.popleft()
+        if moved:
+            self.moved_at = time.monotonic()
         return moved
 
+    def hang_up(self) -> None:
+        """The reader is gone."""
+        if not self.gone:
+            self.lost = signal.SIGHUP if self._terminal else signal.SIGPIPE
+            self._give_up()
+
+    def detach(self) -> None:
+        """Drop what waits, but for the rest of an event that was begun, and all output from now on."""
+        self.detached = True
+        kept = [self._queue[0]] if self._begun and self._encode else []
+        rest = sum(map(len, kept))
+        self.dropped += self.pending - rest
+        self._queue, self.pending = deque(kept), rest
+
     def finish(self, patience: float) -> None:
-        """Write all of it, until the reader has taken nothing for ``patience`` seconds; drop the rest."""
+        """Write all of it, until the reader has taken nothing for ``patience`` seconds; drop the rest.
+
+        One that was given up is not waited for again.
+        """
+        patience = 0 if self.detached else patience
         while self._queue:
             if not self.flush() and self._queue and not self._wait(patience):
-                self._give_up()
+                self.detach()
+                break
 
     def close(self) -> None:
         self._give_up()

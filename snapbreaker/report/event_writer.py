@@ -12,7 +12,9 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from snapbreaker.monitor.streams import Relay
 from snapbreaker.report.events import Event, Output, Progress
+from snapbreaker.voice import PATIENCE
 
 
 class EventWriter:
@@ -20,13 +22,14 @@ class EventWriter:
 
     ``id`` is the checkpoint's, empty until there is one. A reader that is gone does not end the run: ``broken``
     then holds the error and later events are dropped; whether that matters is the caller's to decide.
+    ``relay`` to ``fd``, which output goes through: a reader that takes nothing is waited for PATIENCE seconds.
     Not for signal handlers (a lock is held while writing).
     """
 
-    def __init__(self, fd: int, id: str = "") -> None:
+    def __init__(self, fd: int, id: str = "", relay: Relay | None = None) -> None:
         self.id = id
         self.broken: OSError | None = None
-        self._fd = fd
+        self._fd, self._relay = fd, relay
         self._lock = threading.Lock()
         self._tails: dict[str, bytes] = {}
 
@@ -77,6 +80,10 @@ class EventWriter:
 
     def _put(self, line: bytes) -> None:
         if self.broken is not None or not line:
+            return
+        if self._relay is not None:
+            self._relay.put(line)
+            self._relay.finish(PATIENCE)
             return
         try:
             write_all(self._fd, line)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Protocol, Self
 
 from snapbreaker.dataclass import dataclass
+from snapbreaker.doing import Doing
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.entry import Aspect, Change, aspect_names
 from snapbreaker.issue import Issue
@@ -203,7 +204,8 @@ class Report:
     ``invocation`` is snapbreaker's own command line as typed, up to and without ``--``; ``command`` is what
     follows. ``compared`` empty means that nothing was verified. ``displaced`` is the directory that holds what
     the restore took away, ``foreign`` what others wrote meanwhile, ``units`` what was done to units after it.
-    ``status`` and ``signal`` are the command's own, None and 0 where there is none.
+    ``status`` and ``signal`` are the command's own, None and 0 where there is none. ``doing``: what its processes
+    were at when it was halted for silence or time.
     """
 
     id: str
@@ -222,12 +224,14 @@ class Report:
     signal: int = 0
     lines: dict[str, int] = field(default_factory=dict)
     issue: Issue | None = None
-    issues: list[Issue] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)  # the first ones of each rule
+    found: dict[str, int] = field(default_factory=dict)  # how many issues there were, by rule
     before: list[Line] = field(default_factory=list)
     after: list[Line] = field(default_factory=list)
     volumes: list[VolumeReport] = field(default_factory=list)
     timeline: list[Phase] = field(default_factory=list)
     halt: Halt | None = None
+    doing: list[Doing] = field(default_factory=list)
     changes: Changes | None = None
     compared: list[Comparison] = field(default_factory=list)
     differences: list[PathNote] = field(default_factory=list)
@@ -250,6 +254,11 @@ class Report:
             sound = self.compared and not (self.differences or self.failures or survivors)
             return CheckpointStatus.COMPLETED if sound else CheckpointStatus.FAILED
         return STATUS[self.outcome]
+
+    @property
+    def issues_found(self) -> int:
+        """How many there were, also those that ``issues`` leaves out."""
+        return max(sum(self.found.values()), len(self.issues))
 
     @property
     def kept_change(self) -> bool:
@@ -342,6 +351,7 @@ LISTS: dict[str, type[Any]] = {
     "after": Line,
     "volumes": VolumeReport,
     "timeline": Phase,
+    "doing": Doing,
     "compared": Comparison,
     "differences": PathNote,
     "failures": PathNote,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from snapbreaker.doing import Doing
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.report.model import (
     Changes,
@@ -50,7 +53,7 @@ def headline(report: Report) -> str:
         case CheckpointStatus.HELD:
             return "held in its sandbox, the machine is as it was"
         case CheckpointStatus.OBSERVED:
-            return f"observed, {count_text(len(report.issues), 'issue')}, nothing was halted"
+            return f"observed, {count_text(report.issues_found, 'issue')}, nothing was halted"
     return "committed" if report.outcome is Outcome.COMMITTED else "success"
 
 
@@ -77,6 +80,15 @@ def context(report: Report) -> tuple[list[tuple[str, str]], int]:
     tripped = Line(issue.source, issue.line_number, issue.line)
     before = [line for line in report.before if (line.source, line.number) != (tripped.source, tripped.number)]
     return [_row(line) for line in (*before, tripped, *report.after)], len(before)
+
+
+def doing_lines(doing: Iterable[Doing]) -> list[tuple[str, str]]:
+    """Of each process its command line and how it is, indented as in a tree."""
+    rows = []
+    for one in doing:
+        indent = "  " * one.depth
+        rows.append((f"{indent}{one.pid} {line_text(one.command)}", f"{indent}  {line_text(one.how)}"))
+    return rows
 
 
 def note_line(note: PathNote) -> str:

@@ -10,6 +10,7 @@ from snapbreaker.report.model import Changes, CheckpointStatus, Outcome, PathNot
 from snapbreaker.report.phrases import (
     changes_line,
     context,
+    doing_lines,
     headline,
     issue_place,
     phase_detail,
@@ -103,6 +104,9 @@ def _analysis(section: Section, report: Report) -> None:
         width = max(len(place) for place, _ in rows)
         lines = [f"{'>' if n == marked else ' '} {place:<{width}}  {text}" for n, (place, text) in enumerate(rows)]
         section.show("\n".join(lines), marked=marked)
+    if report.doing:
+        section.say("What its processes were at:")
+        section.show("\n".join(f"{words}\n{how}" for words, how in doing_lines(report.doing)))
     _other_issues(section, report)
     if report.changes is not None:
         _changed(section, report.changes, report.outcome is Outcome.HELD)
@@ -128,7 +132,8 @@ def _other_issues(section: Section, report: Report) -> None:
     if not issues:
         return
     what = "that would have tripped the breaker" if report.ended_well else "more, found meanwhile"
-    section.say(f"{count_text(len(issues), 'issue')} {what}:")
+    count = report.issues_found - (report.issue in report.issues)
+    section.say(f"{count_text(count, 'issue')} {what}:")
     for issue in issues[:NOTES_SHOWN]:
         section.say(
             f"{issue_place(issue) or line_text(issue.reason)} (rule ",
@@ -138,7 +143,10 @@ def _other_issues(section: Section, report: Report) -> None:
         )
         if issue.line:
             section.show(line_text(issue.line))
-    _and_more(section, len(issues) - NOTES_SHOWN)
+    _and_more(section, count - min(len(issues), NOTES_SHOWN))
+    if len(report.found) > 1:
+        rows = sorted(report.found.items(), key=lambda item: -item[1])
+        section.items([(Mono(path_text(rule)), f": {number:,}") for rule, number in rows[:NOTES_SHOWN]])
 
 
 def _changed(section: Section, changes: Changes, waits: bool) -> None:

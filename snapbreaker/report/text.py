@@ -16,6 +16,7 @@ from snapbreaker.report.model import CheckpointStatus, Outcome, PathNote, Report
 from snapbreaker.report.phrases import (
     changes_line,
     context,
+    doing_lines,
     headline,
     issue_place,
     note_line,
@@ -138,8 +139,8 @@ def _kept(content: Block, report: Report) -> None:
         content.fact(issue.type, issue_place(issue) or line_text(issue.reason), CAUTION)
         if issue.line:
             content.fact("", clipped(line_text(issue.line).expandtabs(), content.width - LABEL - 2))
-    if len(report.issues) > ISSUES_SHOWN:
-        content.fact("", f"... and {len(report.issues) - ISSUES_SHOWN:,} more")
+    if report.issues_found > ISSUES_SHOWN:
+        content.fact("", f"... and {report.issues_found - ISSUES_SHOWN:,} more")
     if report.changes is not None:
         content.fact("Changed", changes_line(report.changes))
     _notes(content, "Others'", report.foreign)
@@ -193,6 +194,9 @@ def _why(content: Block, report: Report) -> None:
     content.fact("Type", issue.type + (f" in {place}" if place else ""), BAD)
     content.fact("Rule", line_text(issue.rule))
     content.fact("Reason", line_text(issue.reason))
+    for number, (words, how) in enumerate(doing_lines(report.doing)):
+        content.fact("" if number else "At work", clipped(words, content.width - LABEL - 2))
+        content.fact("", how, FAINT)
 
 
 def _done(content: Block, report: Report) -> None:

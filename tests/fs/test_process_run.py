@@ -277,9 +277,10 @@ def test_halt_does_not_wait_for_the_reader(tmp_path: Path) -> None:
 
 
 def test_reader_that_goes_away(tmp_path: Path) -> None:
+    argv = ["sh", "-c", f"sleep 0.5; seq 100000; echo end > {tmp_path}/end"]
     watcher = Watcher(
         tmp_path,
-        {"argv": ["sh", "-c", f"sleep 0.5; seq 100000; echo end > {tmp_path}/end"]},
+        {"argv": argv, "on_hangup": "continue"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )

@@ -59,6 +59,10 @@ class Ground:
         """Each path holds what it held before or after, and nothing at all is lost."""
         now = comparer.snapshot(self.root)
         assert scene.strays(now, self.before, self.after) == []
+        self.judge_nothing_is_lost()
+
+    def judge_nothing_is_lost(self) -> None:
+        now = comparer.snapshot(self.root)
         kept = scene.contents(self._everything()) | scene.contents(now) | scene.contents(self.before)
         assert scene.contents(self.after) - kept == set()
 

@@ -45,11 +45,13 @@ class Recipe:
     masked: tuple[str, ...] = ()
     finish: Callable[[Path], None] | None = None
     version: int = 1
+    components: str = "main"  # of the archive
 
     def key(self) -> list[object]:
         """All that the result depends on, as JSON can hold it."""
         common = [SUITE, APT_OPTIONS, DPKG_OPTIONS, SOURCES]
-        return [*common, self.include, self.repository, dict(self.files), self.masked, self.version]
+        more = [] if self.components == "main" else [self.components]
+        return [*common, self.include, self.repository, dict(self.files), self.masked, self.version, *more]
 
 
 # A root for chroot. python3 and the tools let it stand for a machine that snapbreaker itself runs on.
@@ -101,7 +103,7 @@ def chroot(root: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 def _make(recipe: Recipe, work: Path, result: Path) -> None:
     root = work / "root"
     try:
-        _bootstrap(root, recipe.include)
+        _bootstrap(root, recipe)
         _fill_repository(root, recipe.repository)
         _write_files(root, recipe)
         if recipe.finish:
@@ -124,18 +126,18 @@ def _write_files(root: Path, recipe: Recipe) -> None:
         link.symlink_to("/dev/null")
 
 
-def _bootstrap(root: Path, include: tuple[str, ...]) -> None:
+def _bootstrap(root: Path, recipe: Recipe) -> None:
     options = [f"--aptopt={option}" for option in APT_OPTIONS] + [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
-    mode = ["--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(include)}"]
-    _run("mmdebstrap", *mode, *options, SUITE, str(root), *_mirrors())
+    mode = ["--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(recipe.include)}"]
+    _run("mmdebstrap", *mode, *options, SUITE, str(root), *mirrors(recipe.components))
 
 
-def _mirrors() -> list[str]:
+def mirrors(components: str = "main") -> list[str]:
     """The sources of the suite that this machine's own apt uses; none leaves the choice to mmdebstrap."""
     fields = "$(CODENAME) $(REPO_URI) $(RELEASE)"
     listing = _run("apt-get", "indextargets", "--format", fields, "Origin: Debian", "Created-By: Packages")
     lines = sorted({line for line in listing.stdout.splitlines() if line.startswith(SUITE)})
-    return [f"deb {uri} {release} main" for _, uri, release in (line.split() for line in lines)]
+    return [f"deb {uri} {release} {components}" for _, uri, release in (line.split() for line in lines)]
 
 
 def _fill_repository(root: Path, packages: tuple[str, ...]) -> None:

@@ -116,8 +116,11 @@ def _seed_flags(top: Path) -> None:
     for name, flag in (("immutable", inodes.IMMUTABLE), ("append", inodes.APPEND), ("nodump", inodes.NODUMP)):
         inodes.add_flags(top / f"{name}.d", flag)
         inodes.add_flags(top / name, flag)
-    inodes.add_flags(top / "loses", inodes.NOATIME | inodes.SYNC)
-    inodes.add_flags(top / "loses.d", inodes.NOATIME | inodes.NODUMP)
+    for name, flags in (("loses", inodes.NOATIME | inodes.SYNC), ("loses.d", inodes.NOATIME | inodes.NODUMP)):
+        try:
+            inodes.add_flags(top / name, flags)
+        except OSError:  # ZFS has no others
+            inodes.add_flags(top / name, inodes.NODUMP)
 
 
 def _change_flags(top: Path) -> None:

@@ -10,7 +10,7 @@ INCLUDE = (
     *("apt", "apt-utils", "at", "curl", "python3", "sudo"),
     *("acl", "attr", "btrfs-progs", "e2fsprogs", "libcap2-bin", "xfsprogs"),
 )
-REPOSITORY = ("nginx-light", "redis-server", "cron", "git", "sqlite3", "postgresql")
+REPOSITORY = ("nginx-light", "redis-server", "cron", "git", "sqlite3", "postgresql", "openssh-server")
 FILES = {
     "etc/machine-id": (0o444, f"{MACHINE_ID}\n"),
     "etc/hostname": (0o644, "lab\n"),

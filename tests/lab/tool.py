@@ -94,7 +94,7 @@ class Tool:
     ) -> subprocess.Popen[bytes]:
         """Call it and do not wait; in a session of its own, so that a test can signal it as a group."""
         process = subprocess.Popen(
-            [sys.executable, *entry, *map(str, arguments)],
+            self.argv(*arguments, entry=entry),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -104,6 +104,10 @@ class Tool:
         )
         self.started.append(process)
         return process
+
+    def argv(self, *arguments: str | Path, entry: Sequence[str] = ("-m", "snapbreaker")) -> list[str]:
+        """For a test that starts it in its own way; it wants ``environment`` and REPOSITORY as its directory."""
+        return [sys.executable, *entry, *map(str, arguments)]
 
     def close(self) -> None:
         """End what a failed test left running. snapbreaker rolls back on TERM, so it gets some time."""

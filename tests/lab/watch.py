@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from snapbreaker.monitor.judge import Judge
@@ -69,6 +70,8 @@ def _plain(watched: Watched) -> dict[str, Any]:
         "octets": watched.octets,
         "lines": watched.lines,
         "dropped": watched.dropped,
+        "warnings": watched.warnings,
+        "doing": [asdict(one) for one in watched.doing],
         "left": [comm for _, comm in watched.left],
         "reaction": watched.reaction_seconds,
         "dead": watched.dead_seconds,

@@ -70,7 +70,7 @@ class Time:
 
 def test_clocks() -> None:
     now = Time()
-    clocks = Clocks(30, 100, now)
+    clocks = Clocks(30, 100, clock=now)
     assert clocks.deadline() == 130
     now.now = 129
     clocks.touch()
@@ -87,7 +87,7 @@ def test_clocks() -> None:
 
 def test_clocks_stand_still_while_stopped() -> None:
     now = Time()
-    clocks = Clocks(30, 40, now)
+    clocks = Clocks(30, 40, clock=now)
     now.now = 120
     clocks.pause()
     now.now = 1000

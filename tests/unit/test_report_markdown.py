@@ -102,9 +102,9 @@ def test_context_marks_the_line_that_tripped() -> None:
 
 def test_the_plan_holds_rule_and_retry() -> None:
     shown = fences(render(samples.tripped(), Format.MARKDOWN))
-    assert shown[2].startswith("snapbreaker rules allow 000007-")
-    assert tomllib.loads(shown[3])["rule"][0]["type"] == "allow"
-    assert shown[4] == "cd /srv/app && snapbreaker run --scope /srv/app -- ./deploy.sh --release '2026 11'"
+    assert shown[3].startswith("snapbreaker rules allow 000007-")
+    assert tomllib.loads(shown[4])["rule"][0]["type"] == "allow"
+    assert shown[5] == "cd /srv/app && snapbreaker run --scope /srv/app -- ./deploy.sh --release '2026 11'"
 
 
 def test_silence_has_no_allow_rule() -> None:

@@ -50,6 +50,20 @@ def test_no_pack_hides_what_another_finds(log: dict[str, object]) -> None:
         assert abs(issue.line_number - int(str(log["line"]))) <= 1, issue
 
 
+@pytest.mark.parametrize("kind", ["good", "bad"])
+def test_lines_of_many_tools(kind: str) -> None:
+    """COMMAND|LINE, written from memory: of tools that have a pack, and of more that have none."""
+    rows = (CORPUS / "lines" / f"{kind}.txt").read_text().splitlines()
+    packs_of: dict[str, RuleSet] = {}
+    wrong = []
+    for command, _, line in (row.partition("|") for row in rows):
+        rules = packs_of.setdefault(command, RuleSet.for_command(shlex.split(command)))
+        judge = Judge(rules)
+        if bool(judge.feed("s", line.encode()) + judge.close("s")) != (kind == "bad"):
+            wrong.append(f"{command}: {line}")
+    assert not wrong
+
+
 @pytest.mark.parametrize("rule", [r for r in BUILTIN if r.examples], ids=lambda rule: rule.full_name)
 def test_examples_trip_their_rule_through_the_prefilter(rule: Rule) -> None:
     rules = RuleSet([builtin_packs()[name] for name in dict.fromkeys([packs.DEFAULT, rule.pack])])
@@ -302,7 +316,7 @@ def test_no_builtin_pattern_runs_away(rule: Rule) -> None:
         text = unit * (8192 // len(unit))
         started = time.process_time()
         rule.matches(text)
-        assert time.process_time() - started < 0.25, unit
+        assert time.process_time() - started < 0.5, unit
 
 
 def test_needles_are_computed_from_a_pattern_without_any() -> None:

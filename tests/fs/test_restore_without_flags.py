@@ -1,0 +1,116 @@
+"""Restores on a filesystem that refuses the flags of renameat2(2), like ZFS 2.1: exact, whatever cuts them off."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snapbreaker.files import ops
+from snapbreaker.files.stage import attempts
+from snapbreaker.linux import inode
+from tests import comparer
+from tests.fs.test_restore_crash import DIED, Ground, hook
+from tests.lab.loopfs import LoopFilesystem
+
+STRIDE = 3
+
+
+def refuse(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int = 0) -> None:
+    """As the kernel, which looks at the names before it asks the filesystem (vfs_rename in fs/namei.c)."""
+    os.stat(old, dir_fd=old_dir, follow_symlinks=False)
+    try:
+        os.stat(new, dir_fd=new_dir, follow_symlinks=False)
+    except FileNotFoundError:
+        if flags & inode.RENAME_EXCHANGE:
+            raise
+    else:
+        if flags & inode.RENAME_NOREPLACE:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    assert flags
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), new)
+
+
+@pytest.fixture
+def ground(filesystem: LoopFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
+    monkeypatch.setattr(inode, "renameat2", refuse)
+    ground = Ground(filesystem, tmp_path)
+    yield ground
+    ops.before = None
+    ground.old.close()
+
+
+def test_it_is_exact(ground: Ground) -> None:
+    assert ground.restore().failures == ()
+    ground.judge()
+    assert [name for name in slots(ground) if b"." in name] == []
+
+
+def test_death_at_every_step(ground: Ground) -> None:
+    for step in itertools.count(ground.first, STRIDE):
+        pid = os.fork()
+        if pid == 0:
+            hook(step, lambda: os._exit(DIED))
+            ground.restore()
+            os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != DIED:
+            break
+        judge_middle(ground)
+        assert ground.restore().failures == ()
+        ground.judge()
+        assert [name for name in slots(ground) if b"." in name] == []
+        ground.again()
+    assert step > 100
+    ground.judge()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+def test_error_at_every_step_of_the_swap(ground: Ground, code: int) -> None:
+    struck = 0
+    for step in itertools.count(ground.first, STRIDE):
+        count = 0
+
+        def before(operation: str, name: bytes, step: int = step) -> None:
+            nonlocal count
+            count += operation in ("move", "link", "rename", "exchange")
+            if count == step:
+                raise OSError(code, os.strerror(code))
+
+        ops.before = before
+        try:
+            ground.restore()
+        finally:
+            ops.before = None
+        judge_middle(ground)
+        ground.restore()
+        ground.judge()
+        ground.again()
+        if count < step:
+            break
+        struck += 1
+    assert struck > 15
+
+
+def judge_middle(ground: Ground) -> None:
+    """As the ground's own, but that a name may be free, or an empty directory, where a directory comes or goes."""
+    now = comparer.snapshot(ground.root)
+    for path, fact in now.items():
+        sides = [side[path] for side in (ground.before, ground.after) if path in side]
+        known = (fact.kind, fact.digest, fact.target) in {(one.kind, one.digest, one.target) for one in sides}
+        assert known or (fact.kind == "directory" and not any(os.scandir(ground.root / os.fsdecode(path)))), path
+    for path in (ground.before.keys() & ground.after.keys()) - now.keys():
+        above = [path[:end] for end in range(len(path) + 1) if path[end : end + 1] in (b"/", b"")]
+        kinds = [{side[one].kind for side in (ground.before, ground.after) if one in side} for one in above]
+        assert any(len(kind) > 1 for kind in kinds), path
+    ground.judge_nothing_is_lost()
+
+
+def slots(ground: Ground) -> list[bytes]:
+    found = []
+    for attempt in attempts(str(ground.vault)):
+        found += [os.fsencode(name) for name in os.listdir(ground.vault / f"restore.{attempt}/slots")]
+    return found

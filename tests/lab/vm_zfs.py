@@ -1,0 +1,91 @@
+"""User-mode Linux with OpenZFS, its tools and its library: pools on disks of their own under a root on ext4."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.lab import debian, system, uml, vm_image, zfs_modules
+from tests.lab.uml import Uml
+
+TESTS = Path(__file__).parents[1]
+JUDGE = "/opt/lab"
+IMPORTED = ("lab/inodes.py", "lab/subvolumes.py")
+# As Debian's own, without waiting for udev to settle: a disk that is not there at once never comes.
+IMPORT = """[Unit]
+Description=Import ZFS pools by cache file
+DefaultDependencies=no
+Before=zfs-import.target
+ConditionFileNotEmpty=/etc/zfs/zpool.cache
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStartPre=modprobe zfs
+ExecStart=zpool import -c /etc/zfs/zpool.cache -aN
+[Install]
+WantedBy=zfs-import.target
+"""
+RECIPE = replace(
+    system.RECIPE,
+    name="zfs",
+    include=(*system.INCLUDE, "zfsutils-linux", "python3-pyzfs"),
+    files={**system.FILES, "etc/systemd/system/zfs-import-cache.service": (0o644, IMPORT)},
+    masked=(*system.MASKED, "zfs-volume-wait.service", "zfs-import-scan.service", "zfs-share.service"),
+    components="main contrib",
+)
+
+
+@dataclass(slots=True)
+class ZfsVm(Uml):
+    """As ``Uml``."""
+
+    @staticmethod
+    def missing() -> str:
+        return Uml.missing() or zfs_modules.missing()
+
+    @staticmethod
+    def golden() -> Path:
+        return vm_image.golden(kernel(), RECIPE)
+
+    def put_judge(self) -> None:
+        """The hostile deploy and the comparer, for ``python3 -m tests.…`` there in ``JUDGE``."""
+        packed = self.session / f"{self.name}.judge"
+        with tarfile.open(packed, "w") as tar:
+            for pattern in ("__init__.py", "comparer.py", "lab/__init__.py", "lab/hostile*.py", *IMPORTED):
+                for file in sorted(TESTS.glob(pattern)):
+                    tar.add(file, f"tests/{file.relative_to(TESTS)}")
+        self.put(packed, f"{JUDGE}.tar")
+        self.sh(f"mkdir -p {JUDGE} && tar -C {JUDGE} -xf {JUDGE}.tar")
+
+    def sh(self, script: str, timeout: float = 120) -> str:
+        """What a shell script says there, which must succeed."""
+        done = self.run("sh", "-ec", script, timeout=timeout)
+        assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+
+def disks(session: Path, count: int, size: int = 1 << 30) -> list[Path]:
+    """Empty ones, which take what is written to them."""
+    made = [session / f"zfs-{number}.disk" for number in range(count)]
+    for path in made:
+        with path.open("wb") as file:
+            file.truncate(size)
+    return made
+
+
+def kernel() -> vm_image.Kernel:
+    """The installed one, with OpenZFS beside its own modules."""
+    plain = uml.kernel()
+
+    def modules(directory: Path) -> None:
+        plain.modules(directory)
+        zfs_modules.unpack(directory, plain.release)
+
+    return replace(plain, name="uml-zfs", modules=modules)
+
+
+def prepare() -> None:
+    """Make all that takes minutes once a machine."""
+    debian.golden(RECIPE)
+    ZfsVm.golden()
