@@ -37,6 +37,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux import logind, systemd
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.monitor import own_issues
+from snapbreaker.monitor.hits import add_hits
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.monitor import Monitor
 from snapbreaker.monitor.process_tree import ProcessTree
@@ -151,6 +152,7 @@ def _run(
             if sandbox is not None:
                 sandbox.close()  # or package managers would be found locked
             code = _ended(ended, tree, story, watcher)
+            add_hits(record.path.parent, watched.hits)
     except SnapbreakerError as error:
         raise HandOver(str(error)) from error  # its exit code may say that nothing was done
     finally:

@@ -33,6 +33,7 @@ _PAUSE = 1.0  # seconds without progress after which it is another piece of work
 class Narrator(Protocol):
     """Called at each turn of the story. Must not raise."""
 
+    def hint(self, text: str) -> None: ...
     def starting(self, verb: str, request: Request) -> None: ...
     def progress(self, phase: str, entries: int, octets: int = 0) -> None: ...
     def checkpointed(self, record: Record) -> None: ...
@@ -60,6 +61,10 @@ class TextNarrator:
     def say(self, text: str) -> None:
         self.wipe()
         self._write(f"snapbreaker: {text}\n")
+
+    def hint(self, text: str) -> None:
+        if self.verbosity >= 0:
+            self.say(f"hint: {text}")
 
     def starting(self, verb: str, request: Request) -> None:
         self._began = self._work_began = self._heard = time.monotonic()
@@ -168,7 +173,12 @@ class EventNarrator:
         self._relay = Relay(fd, lambda source, data: self._writer.encode_output(source, data))
         self._writer = EventWriter(fd, relay=self._relay)
         self._shown = 0.0
+        self._hint = ""
         self._began = time.monotonic()
+
+    def hint(self, text: str) -> None:
+        """Told right after the start, which is the first event."""
+        self._hint = text
 
     def starting(self, verb: str, request: Request) -> None:
         self._began = time.monotonic()
@@ -176,6 +186,8 @@ class EventNarrator:
             verb, list(request.command), request.cwd, os.uname().nodename, str(os.getuid()), request.note
         )
         self._writer.write(event)
+        if self._hint:
+            self._writer.write(events.Hint(self._hint))
 
     def progress(self, phase: str, entries: int, octets: int = 0) -> None:
         now = time.monotonic()

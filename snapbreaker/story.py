@@ -145,7 +145,7 @@ class Story:
         if self.watched is not None:
             report.status, report.signal = self.watched.status, self.watched.signal or 0
             report.lines = dict(self.watched.lines)
-            report.issues = list(self.watched.issues)
+            report.issues, report.found = list(self.watched.issues), dict(self.watched.found)
             report.warnings += self.watched.warnings
         if self.committed is not None:
             report.foreign = [PathNote(*each) for each in self.committed.foreign]

@@ -87,6 +87,7 @@ Examples:
     "--share-socket", multiple=True, metavar="PATH", help="Sandbox: let it use this socket of the machine in /run."
 )
 @click.option("--note", default="", metavar="TEXT", help="Kept with the checkpoint.")
+@click.option("--no-hint", is_flag=True, help="Do not say that a tool could say more.")
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
 @click.option("--report", metavar="FILE", help="Write the report here too (.md, .json, .html, else text).")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
@@ -104,6 +105,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
     from snapbreaker.breaker import run as run_breaker
     from snapbreaker.checkpoint.lock import Lock
     from snapbreaker.config import configured
+    from snapbreaker.monitor.hints import hint
     from snapbreaker.monitor.rules import RuleSet
     from snapbreaker.recover import rescue
     from snapbreaker.supervisor import Lifeline, supervise
@@ -143,6 +145,8 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         raise UsageError("--hold goes with neither --check nor --confirm: nothing is on the machine to be checked")
     store = settings.store
     narrator = narrator_for(options["as_json"], settings.verbosity)
+    if not options["no_hint"] and (said := hint(command, {**os.environ, **request.env})):
+        narrator.hint(said)
 
     def work(lifeline: Lifeline) -> int:
         return told(narrator, lambda: run_breaker(request, store, lifeline, narrator))

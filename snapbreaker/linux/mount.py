@@ -12,6 +12,7 @@ from snapbreaker.linux.libc import check, system_call
 # <linux/mount.h>
 _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
 _MOUNT_ATTR_NOSUID_NODEV_NOEXEC_NOATIME = 0x2 | 0x4 | 0x8 | 0x10
@@ -22,17 +23,19 @@ _fsmount = system_call("fsmount", ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 
 
 @contextmanager
-def detached_mount(fstype: str, source: str, options: Mapping[str, str]) -> Iterator[int]:
+def detached_mount(fstype: str, source: str, options: Mapping[str, str], read_only: bool = False) -> Iterator[int]:
     """A directory descriptor (open for reading) of the top of a mount of its own, gone at the end of the block.
 
-    A filesystem that is mounted already is shared, not mounted twice. Not followed: device nodes, setuid bits.
-    Raises OSError; ENOSYS means Linux before 5.2.
+    A filesystem that is mounted already is shared, not mounted twice; ZFS wants it ``read_only`` if that is. Not
+    followed: device nodes, setuid bits. Raises OSError; ENOSYS means Linux before 5.2.
     """
     context = check(_fsopen(os.fsencode(fstype), _FSOPEN_CLOEXEC), "fsopen", fstype)
     try:
         for key, value in {"source": source, **options}.items():
             result = _fsconfig(context, _FSCONFIG_SET_STRING, os.fsencode(key), os.fsencode(value), 0)
             check(result, f"fsconfig({key})", source)
+        if read_only:
+            check(_fsconfig(context, _FSCONFIG_SET_FLAG, b"ro", None, 0), "fsconfig(ro)", source)
         check(_fsconfig(context, _FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig(create)", source)
         mount = check(_fsmount(context, _FSMOUNT_CLOEXEC, _MOUNT_ATTR_NOSUID_NODEV_NOEXEC_NOATIME), "fsmount")
     except OSError as error:

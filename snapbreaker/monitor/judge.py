@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from typing import BinaryIO
 
@@ -10,7 +11,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.history import History
 from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, pieces, segments
 from snapbreaker.monitor.rule import Rule
-from snapbreaker.monitor.rules import Contexts, RuleSet
+from snapbreaker.monitor.rules import Contexts, RuleSet, Verdict
 from snapbreaker.output_log import STREAMS
 
 LOOK = 0.1  # seconds between two looks at what runs, while there is output
@@ -25,7 +26,8 @@ class Judge:
     a line trips, so that the pack of a tool that a script has started judges its lines. No other system call is
     made but reading the clock.
 
-    ``heard`` is told of every line, and of the issue rule that it trips.
+    ``heard`` is told of every line, and what decides it. ``hits``: how many lines each rule decided, by the rule's
+    origin and name.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class Judge:
         programs: Callable[[], Iterable[str]] = tuple,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        heard: Callable[[Line, Rule | None], None] | None = None,
+        heard: Callable[[Line, Verdict], None] | None = None,
     ) -> None:
+        self.hits = Counter[tuple[str, str]]()
         self._heard = heard
         self.programs = programs
         self._looked = 0.0
@@ -45,6 +48,11 @@ class Judge:
         self._now, self._monotonic = now, monotonic
         self._streams: dict[str, _Stream] = {}
         self._history = History()
+
+    @property
+    def rules(self) -> RuleSet:
+        """Those that judge now: of all tools that have shown themselves."""
+        return self._rules
 
     @property
     def lines(self) -> dict[str, int]:
@@ -156,31 +164,34 @@ class Judge:
         """Not ``whole``: the line may go on, so nobody can say yet that it is unexpected."""
         for piece in pieces(segment):
             text = decode(piece)
-            rule, contexts = self._rule(stream, number, text, piece)
-            expected = None
+            verdict, contexts = self._verdict(stream, number, text, piece)
+            rule, expected = verdict.issue, None
             if self._strict and whole and text and not rule:
                 expected = self._rules.expects(text, contexts)
+            for decided in (rule, verdict.passed, expected):
+                if decided and stream.is_new(number, f"hit {decided.full_name}"):
+                    self.hits[decided.origin, decided.name] += 1
             if self._heard:
-                self._heard(Line(stream.source, number, text, now), rule)
+                self._heard(Line(stream.source, number, text, now), verdict)
             if rule and stream.is_new(number, rule.full_name):
                 yield _issue(rule, stream.source, number, text, now, self._rules.lapsed(text))
             elif self._strict and whole and text and not (rule or expected) and stream.is_new(number, "strict"):
                 yield _unexpected(stream.source, number, text, now, self._rules.lapsed(text))
 
-    def _rule(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Rule | None, Set[str]]:
+    def _verdict(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Verdict, Set[str]]:
         """What the line trips by the packs of all tools that run now or that it tells of."""
         needles = self._rules.prefilter.needles(piece)
         before, self._rules = self._rules, self._rules.for_line(text, needles)
         if self._rules is not before:
             needles = self._rules.prefilter.needles(piece)
         contexts = stream.contexts.at(number, text, needles, self._rules.contexts)
-        rule = self._rules.judge(text, needles, contexts)
-        if rule:
+        verdict = self._rules.judge(text, needles, contexts)
+        if verdict.issue:
             before = self._rules
             self._look()
             if self._rules is not before:
                 return self._rules.judge(text, self._rules.prefilter.needles(piece), contexts), contexts
-        return rule, contexts
+        return verdict, contexts
 
 
 class _Stream:

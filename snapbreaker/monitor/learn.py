@@ -12,8 +12,7 @@ from snapbreaker.issue import Issue
 from snapbreaker.monitor.generalize import Generalized, generalize
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.lines import BLOCK, Line
-from snapbreaker.monitor.rule import Rule
-from snapbreaker.monitor.rules import RuleSet
+from snapbreaker.monitor.rules import RuleSet, Verdict
 from snapbreaker.report.plan import toml_string
 
 
@@ -40,8 +39,8 @@ class Learned:
     def read(self, rules: RuleSet, stream: BinaryIO, name: str, names: Collection[str] = ()) -> None:
         """Learn the lines of one recorded log, cut as ``run`` cuts them. ``names`` are those of the machine."""
 
-        def heard(line: Line, issue: Rule | None) -> None:
-            if line.text and not issue:
+        def heard(line: Line, verdict: Verdict) -> None:
+            if line.text and not verdict.issue:
                 self._add(line, name, names)
 
         judge = Judge(rules, now=lambda: 0.0, heard=heard)

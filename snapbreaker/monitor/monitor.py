@@ -295,6 +295,6 @@ class Monitor:
     def _account(self) -> None:
         watched = self.watched
         watched.ended = time.time()
-        watched.lines = dict(self.judge.lines)
+        watched.lines, watched.hits = dict(self.judge.lines), self.judge.hits
         watched.octets = {source.name: source.octets for source in self._channel.sources}
         watched.dropped = self._relays.dropped()

@@ -10,6 +10,7 @@ import pkgutil
 import re
 import time
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
@@ -21,7 +22,7 @@ from snapbreaker.errors import UsageError
 from snapbreaker.monitor import patterns
 from snapbreaker.monitor.prefilter import words_of
 from snapbreaker.monitor.programs import programs_of
-from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger, compiled
+from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger, Verbose, compiled
 from snapbreaker.monitor.runaway import Reach, reach, runaway
 
 DEFAULT = "default"
@@ -39,7 +40,9 @@ _REASONS = {
     RuleType.UNEXPECTED: "the line says something that should not happen",
     RuleType.EXPECT: "a line of success",
 }
-_FILE_KEYS: dict[str, type] = {"pack": dict, "rule": list, "sign": list, "context": list}
+warnings.filterwarnings("ignore", "Possible nested set", FutureWarning)  # "[[" in somebody's pattern is fine
+_FILE_KEYS: dict[str, type] = {"pack": dict, "rule": list, "sign": list, "context": list, "verbose": list}
+_VERBOSE_KEYS: dict[str, type] = {"commands": list, "switches": list, "env": list}
 _SIGN_KEYS: dict[str, type] = {"pattern": str, "words": list}
 _CONTEXT_KEYS: dict[str, type] = {
     "name": str,
@@ -49,7 +52,7 @@ _CONTEXT_KEYS: dict[str, type] = {
     "end_words": list,
     "lines": int,
 }
-_TABLES = ("rule", "sign", "context")
+_TABLES = ("rule", "sign", "context", "verbose")
 _PACK_KEYS: dict[str, type] = {"name": str, "description": str, "commands": list, "logs": list}
 _RULE_KEYS: dict[str, type] = {
     "name": str,
@@ -156,7 +159,7 @@ def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> P
         name = about.get("name", name)
     except _Bad as error:
         raise UsageError(f"{origin}: {error}") from None
-    signs = _triggers(data, origin)
+    signs, verbose = _triggers(data, origin), _verbose(data, origin)
     contexts = _contexts(data, origin, name)
     for index, table in enumerate(data.get("rule", [])):
         try:
@@ -172,7 +175,7 @@ def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> P
             raise UsageError(f"{origin}:{_line_of_rule(text, index)}: {where}: {error}") from None
     commands = frozenset(about.get("commands", []))
     logs = tuple(about.get("logs", []))
-    return Pack(name, origin, tuple(rules), commands, about.get("description", ""), signs, contexts, logs)
+    return Pack(name, origin, tuple(rules), commands, about.get("description", ""), signs, contexts, logs, verbose)
 
 
 def _triggers(data: Mapping[str, Any], origin: str) -> tuple[Trigger, ...]:
@@ -183,6 +186,20 @@ def _triggers(data: Mapping[str, Any], origin: str) -> tuple[Trigger, ...]:
             found.append(_trigger(_needed(table, "pattern"), table.get("words", [])))
         except _Bad as error:
             raise UsageError(f"{origin}: sign {index + 1}: {error}") from None
+    return tuple(found)
+
+
+def _verbose(data: Mapping[str, Any], origin: str) -> tuple[Verbose, ...]:
+    found = []
+    for index, table in enumerate(data.get("verbose", [])):
+        try:
+            _check_keys(table, _VERBOSE_KEYS)
+            if not table.get("commands") or not table.get("switches"):
+                raise _Bad("commands and switches are needed")
+        except _Bad as error:
+            raise UsageError(f"{origin}: verbose {index + 1}: {error}") from None
+        env = tuple(table.get("env", []))
+        found.append(Verbose(frozenset(table["commands"]), tuple(table["switches"]), env))
     return tuple(found)
 
 

@@ -145,6 +145,15 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Verbose:
+    """How ``commands`` are told to say more: by one of ``switches`` (the first one is proposed), or by ``env``."""
+
+    commands: frozenset[str]
+    switches: tuple[str, ...]
+    env: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pack:
     """The rules of one tool.
 
@@ -160,3 +169,4 @@ class Pack:
     signs: tuple[Trigger, ...] = ()
     contexts: tuple[Context, ...] = ()
     logs: tuple[str, ...] = ()
+    verbose: tuple[Verbose, ...] = ()

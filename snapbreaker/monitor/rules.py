@@ -6,12 +6,24 @@ import re
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
+from snapbreaker.dataclass import dataclass
 from snapbreaker.monitor.expected import Expected
 from snapbreaker.monitor.packs import BUILT_IN, builtin_head, builtin_pack, select_packs, today
 from snapbreaker.monitor.prefilter import Prefilter
 from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger
 
 BLANK = "\ufffc"  # stands for masked text: neither a word character nor white space, so it joins with nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Of one line. ``issue``: the rule that it trips. ``passed``: the allow rule but for which it would have."""
+
+    issue: Rule | None = None
+    passed: Rule | None = None
+
+
+FINE = Verdict()
 
 
 class RuleSet:
@@ -93,23 +105,37 @@ class RuleSet:
         rule = next(self._unprepared, None)
         return rule is not None and bool(rule.pattern)
 
-    def judge(self, text: str, needles: set[bytes], contexts: Set[str] = frozenset()) -> Rule | None:
-        """The issue rule that ``text`` trips, or None.
+    def judge(self, text: str, needles: set[bytes], contexts: Set[str] = frozenset()) -> Verdict:
+        """Which rule decides what ``text`` is, if any does.
 
         ``needles`` are those of the prefilter that it holds, ``contexts`` the names of those that are on.
         """
         rules = self._candidates(text, needles, contexts)
         if not rules:
-            return None
+            return FINE
         masked, low, last = text, text.lower(), max(rules)
         for number, layer in enumerate(self._layers):
-            if number > last or layer.allows(text, low, contexts):
-                return None
+            if number > last:
+                return FINE
+            if passed := layer.allows(text, low, contexts):
+                return Verdict(passed=passed)
             masked = layer.mask(masked, low)
             for rule in rules.get(number, ()):
                 if rule.matches(masked):
-                    return rule
-        return None
+                    return Verdict(rule)
+        return FINE
+
+    def masking(self, text: str) -> list[Rule]:
+        """The mask rules that say something about ``text``."""
+        low = text.lower()
+        return [
+            rule
+            for rule in self.rules
+            if rule.type is RuleType.MASK
+            and rule not in self.expired
+            and rule.can_match(low)
+            and rule.matches(text)
+        ]
 
     def _candidates(self, text: str, needles: set[bytes], contexts: Set[str]) -> dict[int, list[Rule]]:
         """The issue rules that match when nothing is masked, by the numbers of their layers."""

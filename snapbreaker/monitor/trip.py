@@ -13,6 +13,7 @@ from snapbreaker.monitor.watched import Watched
 
 FREEZE = 0.05  # seconds to wait for a standstill before killing anyway
 CONTEXT = 10  # lines before and after
+_EACH, _ALL = 20, 1000  # issues that are kept, of one rule and in all; the others are counted
 
 
 class Trip:
@@ -35,7 +36,10 @@ class Trip:
             if self._tree.freeze_cgroup(FREEZE):
                 watched.reaction_seconds = time.monotonic() - watched.read_at
             watched.before = self._before(issues[0])
-        watched.issues += issues
+        for issue in issues:
+            number = watched.found[issue.rule] = watched.found.get(issue.rule, 0) + 1
+            if number <= _EACH and len(watched.issues) < _ALL:
+                watched.issues.append(issue)
 
     def _before(self, issue: Issue) -> list[Line]:
         if issue.line_number:

@@ -52,13 +52,15 @@ class RunSpec:
 class Watched:
     """How a run went. ``started`` and ``ended`` are seconds since the epoch.
 
-    ``issue`` is what tripped the breaker (None: nothing did, or it was only observed), ``issues`` all that were
-    seen. ``status`` or ``signal`` tells how the command ended by itself; both None: it was halted.
+    ``issue`` is what tripped the breaker (None: nothing did, or it was only observed), ``issues`` the first that
+    were seen of each rule, ``found`` how many there were, by rule.
+    ``status`` or ``signal`` tells how the command ended by itself; both None: it was halted.
     ``before`` ends with the line that tripped, ``after`` is what came later.
     ``read_at`` (time.monotonic) is when the line that tripped was read, ``reaction_seconds`` from then until the
     run's cgroup stood still (without one: all its processes; None: see ``freeze``), ``dead_seconds`` until no
     process was left.
     ``dropped``: octets by source that nobody took from our own standard output or error.
+    ``hits``: how many lines each rule decided, by its origin and name.
     ``left``: (pid, comm) of processes that a successful command left running.
     ``doing``: what each process was at when the run was halted for silence or time. ``warnings``: what else is to
     be told of how it was watched.
@@ -66,6 +68,8 @@ class Watched:
 
     issue: Issue | None = None
     issues: list[Issue] = field(default_factory=list)
+    found: dict[str, int] = field(default_factory=dict)
+    hits: Mapping[tuple[str, str], int] = field(default_factory=dict)
     status: int | None = None
     signal: int | None = None
     before: list[Line] = field(default_factory=list)

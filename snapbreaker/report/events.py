@@ -215,6 +215,14 @@ class DirectoryStat(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Hint(Event):
+    """How the report of a halt could say more. At most one, right after `start`; none with `--no-hint`."""
+
+    event: ClassVar[str] = "hint"
+    message: Annotated[str, "what, in one line"]
+
+
+@dataclass(frozen=True, slots=True)
 class Warned(Event):
     """Something that a person should know and that stops nothing."""
 
@@ -262,6 +270,7 @@ KINDS: tuple[type[Event], ...] = (
     Progress,
     Difference,
     DirectoryStat,
+    Hint,
     Warned,
     ErrorRaised,
     Finished,

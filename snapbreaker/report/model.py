@@ -224,7 +224,8 @@ class Report:
     signal: int = 0
     lines: dict[str, int] = field(default_factory=dict)
     issue: Issue | None = None
-    issues: list[Issue] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)  # the first ones of each rule
+    found: dict[str, int] = field(default_factory=dict)  # how many issues there were, by rule
     before: list[Line] = field(default_factory=list)
     after: list[Line] = field(default_factory=list)
     volumes: list[VolumeReport] = field(default_factory=list)
@@ -253,6 +254,19 @@ class Report:
             sound = self.compared and not (self.differences or self.failures or survivors)
             return CheckpointStatus.COMPLETED if sound else CheckpointStatus.FAILED
         return STATUS[self.outcome]
+
+    @property
+    def issues_found(self) -> int:
+        """How many there were, also those that ``issues`` leaves out."""
+        return max(sum(self.found.values()), len(self.issues))
+
+    def first_issues(self, each: int, most: int) -> list[Issue]:
+        """Not more than ``each`` of one rule and ``most`` in all, in their order."""
+        shown: list[Issue] = []
+        for issue in self.issues:
+            if len(shown) < most and sum(one.rule == issue.rule for one in shown) < each:
+                shown.append(issue)
+        return shown
 
     @property
     def kept_change(self) -> bool:

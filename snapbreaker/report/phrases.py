@@ -53,7 +53,7 @@ def headline(report: Report) -> str:
         case CheckpointStatus.HELD:
             return "held in its sandbox, the machine is as it was"
         case CheckpointStatus.OBSERVED:
-            return f"observed, {count_text(len(report.issues), 'issue')}, nothing was halted"
+            return f"observed, {count_text(report.issues_found, 'issue')}, nothing was halted"
     return "committed" if report.outcome is Outcome.COMMITTED else "success"
 
 

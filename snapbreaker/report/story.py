@@ -132,7 +132,8 @@ def _other_issues(section: Section, report: Report) -> None:
     if not issues:
         return
     what = "that would have tripped the breaker" if report.ended_well else "more, found meanwhile"
-    section.say(f"{count_text(len(issues), 'issue')} {what}:")
+    count = report.issues_found - (report.issue in report.issues)
+    section.say(f"{count_text(count, 'issue')} {what}:")
     for issue in issues[:NOTES_SHOWN]:
         section.say(
             f"{issue_place(issue) or line_text(issue.reason)} (rule ",
@@ -142,7 +143,10 @@ def _other_issues(section: Section, report: Report) -> None:
         )
         if issue.line:
             section.show(line_text(issue.line))
-    _and_more(section, len(issues) - NOTES_SHOWN)
+    _and_more(section, count - min(len(issues), NOTES_SHOWN))
+    if len(report.found) > 1:
+        rows = sorted(report.found.items(), key=lambda item: -item[1])
+        section.items([(Mono(path_text(rule)), f": {number:,}") for rule, number in rows[:NOTES_SHOWN]])
 
 
 def _changed(section: Section, changes: Changes, waits: bool) -> None:

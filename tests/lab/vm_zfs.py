@@ -6,7 +6,7 @@ import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.lab import debian, system, uml, vm_image, zfs_modules
+from tests.lab import system, uml, vm_image, zfs_modules
 from tests.lab.uml import Uml
 
 TESTS = Path(__file__).parents[1]
@@ -65,10 +65,10 @@ class ZfsVm(Uml):
         return done.stdout
 
 
-def disks(session: Path, count: int, size: int = 1 << 30) -> list[Path]:
-    """Empty ones, which take what is written to them."""
-    made = [session / f"zfs-{number}.disk" for number in range(count)]
-    for path in made:
+def disks(session: Path, *sizes: int) -> list[Path]:
+    """Empty ones, in bytes, which take what is written to them."""
+    made = [session / f"zfs-{number}.disk" for number in range(len(sizes))]
+    for path, size in zip(made, sizes, strict=True):
         with path.open("wb") as file:
             file.truncate(size)
     return made
@@ -85,7 +85,6 @@ def kernel() -> vm_image.Kernel:
     return replace(plain, name="uml-zfs", modules=modules)
 
 
-def prepare() -> None:
-    """Make all that takes minutes once a machine."""
-    debian.golden(RECIPE)
-    ZfsVm.golden()
+if __name__ == "__main__":  # makes all that takes minutes once a machine
+    if not ZfsVm.missing():
+        ZfsVm.golden()

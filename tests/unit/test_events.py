@@ -42,6 +42,7 @@ EXAMPLES = (
     events.Progress("restore", 1000, 5000),
     events.Difference("M", "/etc/a", ["content", "mode"], "size 2 instead of 1", 1, 2, "@@ -1 +1 @@\n-\n+a\n"),
     events.DirectoryStat("/etc", 1, 2, 3, 4000, 5000),
+    events.Hint("pip says more with -v"),
     events.Warned("the clock was set back"),
     events.ErrorRaised.of(CheckpointError("no space", "free some")),
     events.Finished(3, "failed", "/var/lib/snapbreaker/7/report.json"),

@@ -19,7 +19,8 @@ BAD = "Reading package lists...\nE: Unable to locate package nginx-lite\n"
 
 
 def invoke(*arguments: str, stdin: bytes = b"") -> Result:
-    result = CliRunner().invoke(rules, arguments, input=stdin)
+    settings = Settings(Store("/nowhere"), 0)
+    result = CliRunner().invoke(rules, arguments, input=stdin, obj=settings)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -110,7 +111,9 @@ def test_bad_usage(arguments: list[str], message: str) -> None:
 def test_list() -> None:
     every = [json.loads(line) for line in invoke("list", "--json").output.splitlines()]
     assert {"apt/no-init", "default/failed"} <= {rule["rule"] for rule in every}
-    assert all(set(rule) == {"rule", "type", "pattern", "reason", "link"} for rule in every)
+    assert all(
+        {"rule", "type", "pattern", "reason", "link", "origin", "hits", "expires"} <= set(rule) for rule in every
+    )
     some = invoke("list", "--command", "true").output
     assert "default/failed" in some
     assert "apt/" not in some

@@ -37,7 +37,7 @@ def identity_of(snapshot: str) -> int:
 
     zfs_statvfs: f_fsid is the guid of the object set.
     """
-    with detached_mount("zfs", snapshot, {}) as fd:
+    with detached_mount("zfs", snapshot, {}, read_only=True) as fd:
         return os.fstatvfs(fd).f_fsid
 
 
@@ -45,7 +45,7 @@ def open_snapshot(snapshot: str, identity: int, inside: str, policy: Policy, ski
     """The directory ``inside`` of a snapshot. Raises CheckpointError when it is gone, or another one."""
     with ExitStack() as stack:
         try:
-            top = stack.enter_context(detached_mount("zfs", snapshot, {}))
+            top = stack.enter_context(detached_mount("zfs", snapshot, {}, read_only=True))
             if os.fstatvfs(top).f_fsid != identity:
                 raise CheckpointError(f"{snapshot} is another snapshot now", "this checkpoint is lost")
             root = open_beneath(top, os.fsencode(inside), _DIRECTORY) if inside else os.dup(top)
