@@ -12,6 +12,7 @@ import pytest
 from tests.lab import vm_roots
 from tests.lab.uml import Uml
 from tests.lab.vm import Vm
+from tests.lab.vm_zfs import ZfsVm, disks
 from tests.vm.conftest import MakeVm, booted
 
 VAGRANT = Path(__file__).resolve().parents[2] / "vagrant"
@@ -47,6 +48,21 @@ def accepted(vm: Vm) -> None:
 
 def test_acceptance_on_ext4(make_vm: MakeVm) -> None:
     accepted(booted(make_vm()))
+
+
+def test_acceptance_on_zfs(lab: Path) -> None:
+    if reason := ZfsVm.missing():
+        pytest.skip(reason)
+    vm = ZfsVm.create(lab, None, disks(lab, 1 << 30))
+    try:
+        booted(vm)
+        for name in ("lib", "zfs"):
+            vm.put(VAGRANT / f"provision/{name}.sh", f"/run/provision/{name}.sh")
+        vm.sh("sh /run/provision/zfs.sh")
+        assert vm.run("findmnt", "-no", "FSTYPE,SOURCE", "/srv").stdout.split() == ["zfs", "data"]
+        accepted(vm)
+    finally:
+        vm.close()
 
 
 def test_acceptance_on_btrfs(lab: Path) -> None:
