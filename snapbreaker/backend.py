@@ -7,7 +7,7 @@ backend what it *can* do (``capabilities``), never who it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import field
 from enum import Flag, auto
 from typing import Any, ClassVar
@@ -154,6 +154,18 @@ class Backend(ABC):
     def keeps_links(self, stored: Stored) -> bool:
         """Whether the checkpoint shares inodes with the machine's files, which have a further link therefore."""
         return False
+
+    def lingers(self, stored: Stored) -> bool:
+        """Whether the checkpoint costs something while it is there: it is released as soon as the run is over."""
+        return False
+
+    def gauges(self, stored: Stored) -> Sequence[Callable[[], str]]:
+        """What may fill up while the command runs, beside the volume itself.
+
+        Each says, by system calls only and in a forked process, why the run must stop now, while a rollback still
+        fits; an empty text while it need not. Raises CheckpointError, OSError.
+        """
+        return ()
 
     def borrowed(self, stored: Stored) -> Collection[InodeSet]:
         """For each vault on the volume, also of other checkpoints, the inodes of which it has a hard link."""

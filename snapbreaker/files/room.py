@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
@@ -13,8 +14,11 @@ from snapbreaker.files import ops
 from snapbreaker.files.entry import Change, Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.remove import unlink
+from snapbreaker.linux.filesystems import filesystem_type
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LATE = ("zfs",)  # gives space back with a later transaction group only, of 5 s at most (zfs_txg_timeout)
+_WAIT, _LOOK = 15.0, 0.1  # seconds
 RESERVE = "reserve"  # the file of a vault that only takes space, until a restore needs it
 
 _P = ParamSpec("_P")
@@ -34,6 +38,7 @@ class Room:
         added = [change.new for change in changes if change.old is None and change.new is not None]
         self._added = sorted((e for e in added if e.is_file and e.nlink == 1), key=lambda entry: entry.size)
         self.deleted: list[bytes] = []
+        self._late = filesystem_type(live.root_fd) in _LATE
 
     def make(self, action: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """The result of ``action``, done again after each file given up for want of space."""
@@ -72,6 +77,21 @@ class Room:
             return
         if status.st_nlink != 1:
             return  # another name keeps it, in a vault perhaps: nothing is won
+        free = _free(parent)
         unlink(parent, name)
         self.deleted.append(entry.path)
         ops.syncfs(parent)  # btrfs gives the space back with the transaction
+        if self._late:
+            _await(parent, free + status.st_blocks * 512 // 2)
+
+
+def _free(directory: int) -> int:
+    facts = os.statvfs(directory)
+    return facts.f_bfree * facts.f_frsize
+
+
+def _await(directory: int, octets: int) -> None:
+    """Until so many are free, or not for long."""
+    deadline = time.monotonic() + _WAIT
+    while _free(directory) < octets and time.monotonic() < deadline:
+        time.sleep(_LOOK)

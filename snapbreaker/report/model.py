@@ -260,6 +260,14 @@ class Report:
         """How many there were, also those that ``issues`` leaves out."""
         return max(sum(self.found.values()), len(self.issues))
 
+    def first_issues(self, each: int, most: int) -> list[Issue]:
+        """Not more than ``each`` of one rule and ``most`` in all, in their order."""
+        shown: list[Issue] = []
+        for issue in self.issues:
+            if len(shown) < most and sum(one.rule == issue.rule for one in shown) < each:
+                shown.append(issue)
+        return shown
+
     @property
     def kept_change(self) -> bool:
         """Whether what the command did is on the machine, on purpose."""

@@ -36,6 +36,7 @@ WIDTH, NARROWEST = 80, 60
 LABEL = 10
 NOTES_SHOWN = 10
 ISSUES_SHOWN = 20
+_OF_EACH = 3  # of one rule
 LONGEST_LINE = 2000
 
 # SGR parameters, by what words mean.
@@ -135,12 +136,13 @@ def _not_started(content: Block, report: Report) -> None:
 def _kept(content: Block, report: Report) -> None:
     style = CAUTION if report.issues else GOOD
     content.line(f"snapbreaker: {headline(report)} ({seconds_text(report.seconds)})", style)
-    for issue in report.issues[:ISSUES_SHOWN]:
+    shown = report.first_issues(_OF_EACH, ISSUES_SHOWN)
+    for issue in shown:
         content.fact(issue.type, issue_place(issue) or line_text(issue.reason), CAUTION)
         if issue.line:
             content.fact("", clipped(line_text(issue.line).expandtabs(), content.width - LABEL - 2))
-    if report.issues_found > ISSUES_SHOWN:
-        content.fact("", f"... and {report.issues_found - ISSUES_SHOWN:,} more")
+    if report.issues_found > len(shown):
+        content.fact("", f"... and {report.issues_found - len(shown):,} more")
     if report.changes is not None:
         content.fact("Changed", changes_line(report.changes))
     _notes(content, "Others'", report.foreign)

@@ -139,7 +139,8 @@ class UnitWatch:
         if name in self._jobs.values() and state.active == FAILED:  # it is not over
             state.due = now + SETTLE
             return None
-        if state.stopped or state.result == "success":
+        result = state.result or self._property(name, "Service").get("Result", "")
+        if state.stopped or result == "success":
             return None
         state.told = True
         if self._is_others(name):

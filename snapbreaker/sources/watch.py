@@ -34,16 +34,18 @@ class Watch:
         self._ending = False
 
     def open(self, journal: bool, named: Sequence[str], units: bool) -> None:
-        """Raises OSError; SystemdError where that matters for the journal, else it is told."""
+        """Raises OSError where the journal cannot be read. That units cannot be followed is only told."""
         if units:
             try:
                 self._units = UnitWatch()
             except (OSError, SnapbreakerError) as error:
-                if journal and not named:
-                    raise
                 self._left_out = f"units are not followed: {error}"
         if journal:
             self._journal = JournalSource(named, self._units.touched if self._units else lambda unit: False)
+
+    @property
+    def knows_units(self) -> bool:
+        return self._units is not None
 
     def follow(self, logs: Iterable[str], quiet: Iterable[str]) -> None:
         """Follow log files from now on."""

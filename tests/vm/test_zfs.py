@@ -11,7 +11,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.lab.vm_zfs import JUDGE, ZfsVm, disks
+from tests.lab.vm_judge import JUDGE
+from tests.lab.vm_zfs import ZfsVm, disks
 from tests.vm.conftest import booted
 
 POOL = "zpool create -f -O mountpoint=none tank /dev/ubdb && zpool create -f -O mountpoint=none other /dev/ubdc"
@@ -60,7 +61,7 @@ class Datasets:
 def zfs_vm(lab: Path) -> Iterator[ZfsVm]:
     if reason := ZfsVm.missing():
         pytest.skip(reason)
-    vm = ZfsVm.create(lab, None, disks(lab, 2))
+    vm = ZfsVm.create(lab, None, disks(lab, 1 << 30, 1 << 28))
     try:
         booted(vm)
         vm.put_judge()
@@ -77,11 +78,10 @@ def datasets(zfs_vm: ZfsVm) -> Iterator[Datasets]:
     zfs_vm.sh(f"zfs create {made.name}/child; echo before >{made.path}/file; echo before >{made.path}/child/file")
     made.save()
     yield made
-    zfs_vm.sh(
-        'for id in $(snapbreaker checkpoint list --json | sed -n \'s/.*"id": *"\\([^"]*\\)".*/\\1/p\'); do'
-        " snapbreaker checkpoint delete --force $id; done; zfs list -H -o name -r tank | tail -n +2"
+    release = (
+        f"zfs list -Ho name -t snapshot -r {made.name} | xargs -rn1 zfs release snapbreaker 2>/dev/null || true"
     )
-    zfs_vm.sh(f"zfs destroy -R {made.name}")
+    zfs_vm.sh(f"{release}; zfs destroy -R {made.name}; rm -rf /var/lib/snapbreaker/0*")
 
 
 @pytest.fixture(params=["library", "program"])
@@ -135,17 +135,16 @@ def test_datasets_are_snapshotted_at_one_instant_and_held(datasets: Datasets, wa
 
 
 def test_a_failed_create_leaves_nothing(datasets: Datasets, way: str) -> None:
-    """The second pool takes no snapshot: then the first one's go too, and the command never runs."""
-    there = f"/d{datasets.number}/away"
-    datasets.vm.sh(
-        f"zfs create -o mountpoint={there} -o snapshot_limit=0 other/limited; zfs set snapshot_limit=0 other"
-    )
+    """There is no room for what a snapshot in the second pool would hold: then the first one's go too."""
+    there = f"{datasets.path}/away"
+    reserve = "zfs create -o reservation=$(($(zfs list -Hpo avail other) - (1 << 20))) other/all"
+    limited = f"zfs create -o refreservation=16M -o mountpoint={there} other/limited"
+    datasets.vm.sh(f"{limited}; head -c 8M /dev/urandom >{there}/file; sync; zpool sync; {reserve}")
     done = datasets.tripped("touch ran", 4)
     assert "other/limited" in done.stderr
+    assert "out of space" in done.stderr or "No space" in done.stderr
     assert datasets.snapshots() == []
-    assert datasets.vm.run("test", "-e", f"{datasets.path}/ran").returncode == 1
-    datasets.vm.sh("zfs destroy -r other/limited; zfs set snapshot_limit=none other; rmdir " + there)
-    assert datasets.differences() == ""
+    datasets.vm.sh(f"zfs destroy -r other/limited; zfs destroy other/all; test ! -e {datasets.path}/ran")
 
 
 def test_what_no_ctime_tells_is_found(datasets: Datasets) -> None:
@@ -203,11 +202,9 @@ def test_a_busy_dataset_goes_back(datasets: Datasets) -> None:
 
 @pytest.mark.parametrize("limit", ["quota", "refquota"])
 def test_a_full_dataset_goes_back(datasets: Datasets, limit: str) -> None:
-    datasets.vm.sh(f"zfs set {limit}=64M {datasets.name}; head -c 20M /dev/urandom >{datasets.path}/big")
+    datasets.vm.sh(f"zfs set {limit}=24M {datasets.name}; head -c 8M /dev/urandom >{datasets.path}/big")
     datasets.save()
-    fill = (
-        "rm file; echo more >big; head -c 200M /dev/urandom >fill || true; head -c 1M /dev/urandom >more || true"
-    )
+    fill = "rm file; echo more >big; head -c 40M /dev/urandom >fill || true; head -c 1M /dev/urandom >more || true"
     datasets.tripped(fill)
     assert datasets.differences() == ""
 
@@ -242,3 +239,12 @@ def test_doctor_says_why_not(datasets: Datasets) -> None:
     )
     assert "apt-get install zfsutils-linux" in reasons()
     datasets.vm.sh(f"mv {LIBRARY}.away {LIBRARY}; mv /root/zfs /usr/sbin")
+
+
+def test_datasets_that_the_command_makes_and_wants_to_destroy(datasets: Datasets) -> None:
+    """The one it made is unmounted, and stays; the one it was to destroy is held by the snapshot."""
+    made, child = f"{datasets.name}/made", f"{datasets.name}/child"
+    done = datasets.tripped(f"zfs create {made}; echo x >made/file; ! zfs destroy -r {child}; ls child")
+    assert f"{datasets.path}/made" in done.stderr
+    assert datasets.vm.sh(f"zfs get -Ho value mounted {made}").strip() == "no"
+    assert datasets.differences() == ""

@@ -108,7 +108,8 @@ def _explained(what: str, names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except exceptions.ZFSError as error:
-        raise CheckpointError(f"zfs {what} {' '.join(names)}: {error}", _REMEDIES.get(error.errno, "")) from error
+        why = "; ".join(map(str, getattr(error, "errors", [error])))
+        raise CheckpointError(f"zfs {what} {' '.join(names)}: {why}", _REMEDIES.get(error.errno, "")) from error
 
 
 def _encoded(names: Sequence[str]) -> list[bytes]:

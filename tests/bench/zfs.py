@@ -1,0 +1,93 @@
+"""`bench zfs`: a checkpoint and a rollback of two datasets beside bare `zfs`, in a VM of user-mode Linux."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from tests.bench.measure import Samples, Took, compared, heading
+from tests.bench.processes import Used
+from tests.lab.errors import LabError
+from tests.lab.vm_zfs import ZfsVm, disks
+from tests.vm.conftest import booted
+
+# Runs in the VM: prints, for each of the ways, seconds by the clock and of the processors, by round.
+SIDES = r"""
+import json, os, subprocess, sys, time
+files, rounds = int(sys.argv[1]), int(sys.argv[2])
+SETS = ("tank/b", "tank/b/child")
+def run(*argv):
+    started = time.perf_counter()
+    pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", 1, 0)])
+    _, status, used = os.wait4(pid, 0)
+    return time.perf_counter() - started, used.ru_utime, used.ru_stime, status
+def change():
+    for path in ("/b", "/b/child"):
+        for number in range(0, files, 20):
+            with open(f"{path}/new", "w") as file:
+                file.write(f"after {number}")
+            os.rename(f"{path}/new", f"{path}/{number}")
+def took(*runs):
+    return [sum(one[index] for one in runs) for index in range(3)]
+subprocess.run("zpool create -f tank /dev/ubdb; zfs create -o mountpoint=/b tank/b; zfs create tank/b/child",
+               shell=True, check=True)
+for path in ("/b", "/b/child"):
+    for number in range(files):
+        with open(f"{path}/{number}", "w") as file:
+            file.write(f"before {number}")
+names = ("zfs snapshot -r", "snapbreaker checkpoint create", "zfs rollback", "snapbreaker rollback")
+found = {name: [] for name in names}
+for _ in range(rounds):
+    os.sync()
+    found["zfs snapshot -r"].append(took(run("sync", "-f", "/b"), run("zfs", "snapshot", "-r", "tank/b@bare")))
+    change()
+    os.sync()
+    found["zfs rollback"].append(took(*(run("zfs", "rollback", f"{one}@bare") for one in SETS)))
+    run("zfs", "destroy", "-r", "tank/b@bare")
+    made = run("snapbreaker", "-q", "checkpoint", "create", "--scope", "/b")
+    found["snapbreaker checkpoint create"].append(took(made))
+    change()
+    os.sync()
+    back = run("snapbreaker", "-q", "rollback", "--last", "--whole", "--force", "--yes")
+    found["snapbreaker rollback"].append(took(back))
+    run("snapbreaker", "-q", "checkpoint", "delete", "--last")
+    if made[3] or back[3]:
+        sys.exit(f"ended with {made[3]}, {back[3]}")
+print(json.dumps(found))
+"""
+NOTE = """\
+Times are the VM's, whose kernel is an ordinary process: its system calls take several times as long as the
+machine's. snapbreaker's include its own start, and a second comparison of everything after the rollback, which
+`zfs rollback` does without; that destroys newer snapshots and keeps nothing of what it takes away.
+"""
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--files", type=int, default=2000, help="files in each of the two datasets")
+
+
+def bench(options: Namespace, scratch: Path) -> str:
+    if reason := ZfsVm.missing():
+        raise SystemExit(reason)
+    vm = ZfsVm.create(scratch, None, disks(scratch, 1 << 30))
+    try:
+        booted(vm)
+        done = vm.run("python3", "-c", SIDES, str(options.files), str(options.rounds), timeout=1200)
+        if done.returncode:
+            raise LabError(done.stderr)
+    finally:
+        vm.close()
+    found = {name: _samples(rounds) for name, rounds in json.loads(done.stdout).items()}
+    facts = (f"two datasets of {options.files:,} files, a twentieth of them replaced", f"{options.rounds} rounds")
+    create = {name: found[name] for name in ("snapbreaker checkpoint create", "zfs snapshot -r")}
+    restore = {name: found[name] for name in ("snapbreaker rollback", "zfs rollback")}
+    tables = "\n\n".join(compared(sides, [], {}) for sides in (create, restore))
+    return f"{heading('ZFS', *facts)}\n{tables}\n\n{NOTE}"
+
+
+def _samples(rounds: list[list[float]]) -> Samples:
+    samples = Samples()
+    for seconds, user, system in rounds:
+        samples.add(Took(seconds, Used(user, system)))
+    return samples
