@@ -171,6 +171,28 @@ class Backend(ABC):
         """For each vault on the volume, also of other checkpoints, the inodes of which it has a hard link."""
         return ()
 
+    def at_boot(self, stored: Stored) -> Availability:
+        """Whether the volume can be replaced as a whole by the checkpoint at the next boot."""
+        return Availability((Reason("its files go back one by one"),))
+
+    def schedule(self, stored: Stored) -> None:
+        """Have that done. Idempotent. What runs is not affected; at any instant a boot finds one whole volume.
+
+        Only where ``AT_BOOT`` is declared. Raises CheckpointError, OSError.
+        """
+        raise NotImplementedError
+
+    def call_off(self, stored: Stored) -> None:
+        """Have it not done. Idempotent, also where it was never scheduled. CheckpointError after that boot."""
+        raise NotImplementedError
+
+    def reverted(self, stored: Stored) -> bool:
+        """Whether it was done: the machine runs on the checkpoint."""
+        return False
+
+    def after_boot(self, volume: Volume) -> None:  # noqa: B027
+        """Where it was done: bring what is kept from the old volume, once. Cut off, it is done again."""
+
     def write_marker(self, stored: Stored, state: str, boot_id: str) -> None:  # noqa: B027
         """Replace the volume's marker atomically and on disk. Only where ``AT_BOOT`` is declared; else nothing."""
 

@@ -74,6 +74,7 @@ def create(
     parts = Parts.of(scope)
     preflight.check(parts)
     chosen = list(zip(scope.volumes, _backends(request, scope), strict=True))
+    store.refuse_pending()
     record = store.new()
     try:
         record.begin(list(request.owners))

@@ -1,4 +1,4 @@
-"""A VM of user-mode Linux with the judges of the tests in it: the hostile deploy, and the independent comparison."""
+"""A VM of user-mode Linux with the judges in it: the hostile deploy, and the independent comparison."""
 
 from __future__ import annotations
 

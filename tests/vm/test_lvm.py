@@ -26,6 +26,7 @@ MAKE = {
 }
 MKFS = {"ext4": "mke2fs -q -t ext4", "xfs": "mkfs.xfs -q -m bigtime=1"}
 GROUP = {"classic": "fat", "thin": "thin"}
+DD = "dd if=/dev/urandom bs=1M count=10 conv=fsync status=none"
 _numbers = itertools.count(1)
 
 
@@ -74,7 +75,7 @@ class Volume:
 def lvm_vm(lab: Path) -> Iterator[LvmVm]:
     if reason := LvmVm.missing():
         pytest.skip(reason)
-    vm = LvmVm.create(lab, None, disks(lab, 2))
+    vm = LvmVm.create(lab, None, disks(lab, 1 << 30, 1 << 30))
     try:
         booted(vm)
         vm.put_judge()
@@ -186,7 +187,7 @@ def test_tags_and_size(classic: Volume) -> None:
 
 
 def test_it_trips_before_a_snapshot_overflows(classic: Volume) -> None:
-    flood = "i=0; while :; do i=$((i+1)); dd if=/dev/urandom of=big$((i % 9)) bs=1M count=10 conv=fsync 2>/dev/null; done"
+    flood = f"i=0; while :; do i=$((i+1)); {DD} of=big$((i % 9)); done"
     done = classic.run(flood, "--snapshot-size", "64M")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "% full: what is left is needed for the rollback" in done.stderr
@@ -197,7 +198,7 @@ def test_it_trips_before_a_pool_is_full(thin: Volume) -> None:
     """The pool is shared: another volume fills it."""
     vm = thin.vm
     vm.sh("lvcreate -qq -y -V 700m --thinpool pool -n other thin")
-    flood = "for i in $(seq 70); do dd if=/dev/urandom of=/dev/thin/other bs=1M seek=$((i*10)) count=10 conv=fsync 2>/dev/null; done"
+    flood = f"for i in $(seq 70); do {DD} of=/dev/thin/other seek=$((i*10)); done"
     done = thin.run(f"echo after >file; {flood}; sleep 60")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "of the thin pool" in done.stderr
@@ -260,7 +261,7 @@ def test_a_power_cut(lab: Path) -> None:
     """While the command runs: the thin and the classic snapshot are there again, and what was begun is undone."""
     if reason := LvmVm.missing():
         pytest.skip(reason)
-    vm = LvmVm.create(lab, None, disks(lab, 2))
+    vm = LvmVm.create(lab, None, disks(lab, 1 << 30, 1 << 30))
     try:
         booted(vm)
         vm.put_judge()
