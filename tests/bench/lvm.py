@@ -34,8 +34,8 @@ def took(*runs):
     return [sum(one[index] for one in runs) for index in range(3)]
 MAKE = {"thin": "lvcreate -qq --type thin-pool -L 600m -n pool g; lvcreate -qq -V 400m --thinpool pool -n b g",
         "classic": "lvcreate -qq -y -L 400m -n b g"}
-subprocess.run(f"vgcreate -q g /dev/ubdb; {MAKE[kind]}; mke2fs -q -t ext4 /dev/g/b; mkdir -p /b; mount /dev/g/b /b",
-               shell=True, check=True)
+MKFS = "mke2fs -q -t ext4 /dev/g/b; mkdir -p /b; mount /dev/g/b /b"
+subprocess.run(f"vgcreate -q g /dev/ubdb; {MAKE[kind]}; {MKFS}", shell=True, check=True)
 for number in range(files):
     with open(f"/b/{number}", "w") as file:
         file.write(f"before {number}")
@@ -43,7 +43,8 @@ names = ("lvcreate -s", "snapbreaker checkpoint create", "lvconvert --merge", "s
 found = {name: [] for name in names}
 for _ in range(rounds):
     os.sync()
-    found["lvcreate -s"].append(took(run("sync", "-f", "/b"), run("lvcreate", "-qq", "-s", *SIZE, "-n", "s", "g/b")))
+    snapshot = ("lvcreate", "-qq", "-s", *SIZE, "-n", "s", "g/b")
+    found["lvcreate -s"].append(took(run("sync", "-f", "/b"), run(*snapshot)))
     change()
     os.sync()
     merge = ("lvconvert", "-qq", "-i", "1", "--merge", "g/s")
