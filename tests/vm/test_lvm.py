@@ -195,7 +195,7 @@ def test_it_trips_before_a_snapshot_overflows(classic: Volume) -> None:
 
 
 def test_what_was_deleted_comes_back_though_the_snapshot_is_smaller(classic: Volume) -> None:
-    """To delete writes nothing, to bring it back does. The snapshot gets more room; without any nothing is lost."""
+    """To delete writes nothing, to bring it back does. The snapshot gets more room; without, nothing is lost."""
     vm = classic.vm
     vm.sh(f"dd if=/dev/urandom of={classic.path}/app/big bs=1M count=100 status=none")
     classic.save()
