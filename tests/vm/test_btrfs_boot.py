@@ -30,7 +30,7 @@ btrfs -q subvolume delete /srv/sub >/dev/null; btrfs -q subvolume create /srv/mo
 BEGUN = "it has begun"
 SCHEDULE = f"""
 snapbreaker rollback --last --at-boot --yes &
-until grep -q restoring /var/lib/snapbreaker/0*/state.json; do sleep 0.02; done
+until grep -q at_boot /var/lib/snapbreaker/0*/state.json; do sleep 0.02; done
 echo {BEGUN} >/dev/console; wait
 """
 

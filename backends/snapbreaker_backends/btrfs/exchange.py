@@ -115,6 +115,8 @@ def carry_over(volume: Volume) -> str:
     Returns the checkpoint that was reverted to, empty where none was. Cut off, it is done again. Raises OSError,
     ToolError.
     """
+    if not _reachable(volume):
+        return ""
     identity = place_of(volume).identity
     with _top(volume) as top:
         for name in _names(top):
@@ -133,6 +135,8 @@ def remove(volume: Volume, vault: str) -> None:
 
     The one that the machine runs on stays: before the boot that is the one to be displaced.
     """
+    if not _reachable(volume):
+        return
     if not reverted(volume, vault):
         call_off(volume, vault)
         return
@@ -288,6 +292,15 @@ def _has_parent(top: int, path: bytes) -> bool:
 def _name(vault: str) -> bytes:
     """``CHECKPOINT-VOLUME``, of the vault ``…/CHECKPOINT/VOLUME``."""
     return os.fsencode("-".join(vault.rstrip("/").split("/")[-2:]))
+
+
+def _reachable(volume: Volume) -> bool:
+    """Whether there is a top level to look into; where there is none, nothing was ever scheduled."""
+    try:
+        with _top(volume):
+            return True
+    except OSError:  # not mounted, no mounts of our own in this container, Linux before 5.2
+        return False
 
 
 @contextmanager
