@@ -26,7 +26,7 @@ WantedBy=zfs-import.target
 RECIPE = replace(
     system.RECIPE,
     name="zfs",
-    include=(*system.INCLUDE, "zfsutils-linux", "python3-pyzfs"),
+    include=(*system.INCLUDE, "zfsutils-linux", "python3-pyzfs", "zfs-initramfs", "busybox"),
     files={**system.FILES, "etc/systemd/system/zfs-import-cache.service": (0o644, IMPORT)},
     masked=(*system.MASKED, "zfs-volume-wait.service", "zfs-import-scan.service", "zfs-share.service"),
     components="main contrib",

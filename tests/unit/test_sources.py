@@ -275,8 +275,16 @@ def test_one_that_systemd_starts_over_and_over(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(3):
         assert [v for v in scene.verdicts(*again, *failed) if isinstance(v, Issue)] == []
     scene = Scene(monkeypatch)
-    (issue,) = scene.verdicts(START, to("active/running"), STARTED, *failed)
+    (issue,) = scene.verdicts(START, to("active/running"), STARTED, *failed, *again)
     assert isinstance(issue, Issue)
+    assert scene.verdicts(*failed, *again) == []
+
+
+def test_one_that_ends_well_and_is_started_again_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch)
+    ended = (result("success"), to("activating/auto-restart"))
+    assert scene.verdicts(START, to("active/running"), STARTED, *ended) == []
+    assert scene.watch.settled_at() <= time.monotonic() + unit_module.LINGER
 
 
 def test_one_of_a_timer_and_one_that_just_dies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ class Volume:
 def lvm_vm(lab: Path) -> Iterator[LvmVm]:
     if reason := LvmVm.missing():
         pytest.skip(reason)
-    vm = LvmVm.create(lab, None, disks(lab, 2))
+    vm = LvmVm.create(lab, None, disks(lab, 1 << 30, 1 << 30))
     try:
         booted(vm)
         vm.put_judge()
@@ -261,7 +261,7 @@ def test_a_power_cut(lab: Path) -> None:
     """While the command runs: the thin and the classic snapshot are there again, and what was begun is undone."""
     if reason := LvmVm.missing():
         pytest.skip(reason)
-    vm = LvmVm.create(lab, None, disks(lab, 2))
+    vm = LvmVm.create(lab, None, disks(lab, 1 << 30, 1 << 30))
     try:
         booted(vm)
         vm.put_judge()

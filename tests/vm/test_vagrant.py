@@ -51,16 +51,16 @@ def test_acceptance_on_ext4(make_vm: MakeVm) -> None:
     accepted(booted(make_vm()))
 
 
-def test_acceptance_with_zfs(lab: Path) -> None:
+def test_acceptance_on_zfs(lab: Path) -> None:
     if reason := ZfsVm.missing():
         pytest.skip(reason)
-    vm = ZfsVm.create(lab, disks=disks(lab, 1 << 30))
+    vm = ZfsVm.create(lab, None, disks(lab, 1 << 30))
     try:
         booted(vm)
-        for name in ("lib.sh", "zfs.sh"):
-            vm.put(VAGRANT / "provision" / name, f"/run/provision/{name}")
+        for name in ("lib", "zfs"):
+            vm.put(VAGRANT / f"provision/{name}.sh", f"/run/provision/{name}.sh")
         vm.sh("sh /run/provision/zfs.sh")
-        assert vm.sh("findmnt -no FSTYPE,SOURCE /srv").split() == ["zfs", "data"]
+        assert vm.run("findmnt", "-no", "FSTYPE,SOURCE", "/srv").stdout.split() == ["zfs", "data"]
         accepted(vm)
     finally:
         vm.close()
