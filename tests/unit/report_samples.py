@@ -70,6 +70,7 @@ def tripped(**changed: Any) -> Report:
             Phase("reconcile", START + 14.1, 0.2, "2 units restarted"),
             Phase("verify", START + 14.3, 2.5, "no difference"),
         ],
+        found={"default/level-error": 1},
         doing=[Doing(4711, 1, 0, "./deploy.sh --release '2026 11'", "S", "do_wait", "the end of a child")],
         halt=Halt(reaction=0.0009, frozen=True, killed=7, seconds=0.004),
         changes=Changes(12, 201, 1, 3_100_000, [PathAspects(HOSTILE_PATH, ("content", "mtime"))]),
