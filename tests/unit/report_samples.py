@@ -70,7 +70,6 @@ def tripped(**changed: Any) -> Report:
             Phase("reconcile", START + 14.1, 0.2, "2 units restarted"),
             Phase("verify", START + 14.3, 2.5, "no difference"),
         ],
-        found={"default/level-error": 1},
         doing=[Doing(4711, 1, 0, "./deploy.sh --release '2026 11'", "S", "do_wait", "the end of a child")],
         halt=Halt(reaction=0.0009, frozen=True, killed=7, seconds=0.004),
         changes=Changes(12, 201, 1, 3_100_000, [PathAspects(HOSTILE_PATH, ("content", "mtime"))]),
@@ -116,7 +115,10 @@ def observed() -> Report:
     assert issue is not None
     warning = dataclasses.replace(issue, type=IssueType.WARNING, line="warning: x" * 30, line_number=50)
     silence = Issue(IssueType.TIMEOUT, "no output for 30 s", "idle")
-    return dataclasses.replace(committed(), outcome=Outcome.OBSERVED, issues=[issue, warning, silence])
+    found = {issue.rule: 2, "idle": 1}
+    return dataclasses.replace(
+        committed(), outcome=Outcome.OBSERVED, issues=[issue, warning, silence], found=found
+    )
 
 
 def not_started() -> Report:
