@@ -12,12 +12,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from snapbreaker.files import ops
 from snapbreaker.files.remove import remove_tree
 
 _LINK, _MOVED = b".link", b".moved"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)  # of this filesystem, or of this file
 
 
 def exchange(slots: int, slot: bytes, parent: int, name: bytes) -> None:
@@ -46,19 +48,20 @@ def put_in(slots: int, slot: bytes, parent: int, name: bytes) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    if not stat.S_ISDIR(os.stat(slot, dir_fd=slots, follow_symlinks=False).st_mode):
-        ops.link(slots, slot, parent, name)
-        ops.unlink(slots, slot)
+    if stat.S_ISDIR(os.stat(slot, dir_fd=slots, follow_symlinks=False).st_mode):
+        # That the name was free is known once it is taken; a directory may be moved over an empty one.
+        ops.mkdir(parent, name)
+        _move_over(slots, slot, parent, name, ops.rmdir)
         return
-    ops.mkdir(parent, name)  # that it was free is known now; a directory may be moved over an empty one
     try:
-        ops.move(slots, slot, parent, name)
+        ops.link(slots, slot, parent, name)
     except OSError as error:
-        with suppress(OSError):
-            ops.rmdir(parent, name)
-        if error.errno == errno.ENOTEMPTY:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
-        raise
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(ops.create(parent, name))
+        _move_over(slots, slot, parent, name, ops.unlink)
+    else:
+        ops.unlink(slots, slot)
 
 
 def put_away(parent: int, name: bytes, slots: int, slot: bytes) -> None:
@@ -88,7 +91,13 @@ def mend(slots: int) -> None:
 
 def _exchange_by_linking(slots: int, slot: bytes, parent: int, name: bytes) -> None:
     further = slot + _LINK
-    ops.link(parent, name, slots, further)
+    try:
+        ops.link(parent, name, slots, further)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _exchange_by_moving(slots, slot, parent, name)
+        return
     try:
         ops.move(slots, slot, parent, name)
     except OSError:
@@ -107,6 +116,17 @@ def _exchange_by_moving(slots: int, slot: bytes, parent: int, name: bytes) -> No
             ops.move(slots, moved, parent, name)
         raise
     ops.move(slots, moved, slots, slot)
+
+
+def _move_over(slots: int, slot: bytes, parent: int, name: bytes, give_up: Callable[[int, bytes], None]) -> None:
+    try:
+        ops.move(slots, slot, parent, name)
+    except OSError as error:
+        with suppress(OSError):
+            give_up(parent, name)
+        if error.errno == errno.ENOTEMPTY:  # somebody else made something in it meanwhile
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
+        raise
 
 
 def _exists(directory: int, name: bytes) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snapbreaker.files import ops
+from snapbreaker.files import exchange, ops
 from snapbreaker.files.stage import attempts
 from snapbreaker.linux import inode
 from tests import comparer
@@ -93,6 +93,41 @@ def test_error_at_every_step_of_the_swap(ground: Ground, code: int) -> None:
             break
         struck += 1
     assert struck > 15
+
+
+@pytest.mark.parametrize("live", ["file", "directory", None])
+@pytest.mark.parametrize("staged", ["file", "directory"])
+def test_without_hard_links_either(
+    staged: str, live: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), new)
+
+    monkeypatch.setattr(inode, "renameat2", refuse)
+    monkeypatch.setattr(ops, "link", no_links)
+    slots, parent = tmp_path / "slots", tmp_path / "live"
+    for place, kind in ((slots / "1", staged), (parent / "name", live)):
+        place.parent.mkdir()
+        if kind == "directory":
+            place.mkdir()
+            (place / "inside").write_text(place.name)
+        elif kind:
+            place.write_text(place.name)
+    descriptors = [os.open(place, os.O_RDONLY | os.O_DIRECTORY) for place in (slots, parent)]
+    identity = (slots / "1").stat().st_ino
+    if live is None:
+        exchange.put_in(descriptors[0], b"1", descriptors[1], b"name")
+    else:
+        with pytest.raises(FileExistsError):
+            exchange.put_in(descriptors[0], b"1", descriptors[1], b"name")
+        displaced = (parent / "name").stat().st_ino
+        exchange.exchange(descriptors[0], b"1", descriptors[1], b"name")
+        assert (slots / "1").stat().st_ino == displaced
+    assert (parent / "name").stat().st_ino == identity
+    assert os.listdir(parent) == ["name"]
+    assert os.listdir(slots) == ([] if live is None else ["1"])
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def judge_middle(ground: Ground) -> None:
