@@ -82,13 +82,9 @@ def context(report: Report) -> tuple[list[tuple[str, str]], int]:
     return [_row(line) for line in (*before, tripped, *report.after)], len(before)
 
 
-def doing_lines(doing: Iterable[Doing]) -> list[tuple[str, str]]:
-    """Of each process its command line and how it is, indented as in a tree."""
-    rows = []
-    for one in doing:
-        indent = "  " * one.depth
-        rows.append((f"{indent}{one.pid} {line_text(one.command)}", f"{indent}  {line_text(one.how)}"))
-    return rows
+def doing_lines(doing: Iterable[Doing]) -> list[tuple[str, str, str]]:
+    """Of each process how far it is indented in the tree, its command line, and how it is."""
+    return [("  " * one.depth, f"{one.pid} {line_text(one.command)}", line_text(one.how)) for one in doing]
 
 
 def note_line(note: PathNote) -> str:

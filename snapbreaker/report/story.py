@@ -106,7 +106,8 @@ def _analysis(section: Section, report: Report) -> None:
         section.show("\n".join(lines), marked=marked)
     if report.doing:
         section.say("What its processes were at:")
-        section.show("\n".join(f"{words}\n{how}" for words, how in doing_lines(report.doing)))
+        tree = [f"{indent}{words}\n{indent}  {how}" for indent, words, how in doing_lines(report.doing)]
+        section.show("\n".join(tree))
     _other_issues(section, report)
     if report.changes is not None:
         _changed(section, report.changes, report.outcome is Outcome.HELD)

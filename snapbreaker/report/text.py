@@ -196,9 +196,17 @@ def _why(content: Block, report: Report) -> None:
     content.fact("Type", issue.type + (f" in {place}" if place else ""), BAD)
     content.fact("Rule", line_text(issue.rule))
     content.fact("Reason", line_text(issue.reason))
-    for number, (words, how) in enumerate(doing_lines(report.doing)):
-        content.fact("" if number else "At work", clipped(words, content.width - LABEL - 2))
-        content.fact("", how, FAINT)
+    _doing(content, report)
+
+
+def _doing(content: Block, report: Report) -> None:
+    """What its processes were at, as a tree."""
+    for number, (indent, words, how) in enumerate(doing_lines(report.doing)):
+        width = max(20, content.width - LABEL - 2 - len(indent))
+        label = "" if number else "At work"
+        content.lines.append([(f"  {label:<{LABEL}}", FAINT), (indent + clipped(words, width), "")])
+        for part in wrapped(how, width - 2):
+            content.lines.append([(" " * (LABEL + 2) + f"{indent}  {part}", FAINT)])
 
 
 def _done(content: Block, report: Report) -> None:

@@ -20,7 +20,7 @@ from snapbreaker.linux.systemd_signals import Changed, JobNew, JobRemoved, Signa
 from snapbreaker.system.units import FAILED, counts
 
 SETTLE = 0.15  # s from a failure to the verdict: the end of its job, or a restart, is told behind it
-LINGER = 1.0  # s after the last start in which a unit may fail, although the command has ended
+LINGER = 2.0  # s after the last start in which a unit may fail, although the command has ended
 RULE = "unit-failed"
 _RETRY = "auto-restart"  # also auto-restart-queued: it failed, and will be started again
 _DOWN = (FAILED, "deactivating", "inactive")
@@ -107,6 +107,7 @@ class UnitWatch:
             if not state.retried:
                 state.asked = state.rising = True
                 state.stopped = state.again = False
+                self._risen(state)  # a job may be told behind what it did
         elif isinstance(signal, JobRemoved):
             self._jobs.pop(signal.job, None)
             state.stopped = signal.result == "done" and state.active in _DOWN
@@ -114,17 +115,19 @@ class UnitWatch:
             self._changed(signal, state)
 
     def _changed(self, signal: Changed, state: _State) -> None:
-        found, was_bad = signal.properties, state.bad
+        found, was_bad, now = signal.properties, state.bad, time.monotonic()
         state.active = found.get("ActiveState", state.active)
         state.sub = found.get("SubState", state.sub) if signal.kind == "Unit" else state.sub
         state.result = found.get("Result", state.result)
-        now = time.monotonic()
-        if state.rising and state.active not in _DOWN and not state.bad:
-            state.rising, self._last_start = False, now
+        self._risen(state)
         if state.bad and (not was_bad or "Result" in found):
             state.failed_with, state.again = state.result, state.retried
         if state.bad and not was_bad:
             state.due = state.due or now + SETTLE
+
+    def _risen(self, state: _State) -> None:
+        if state.rising and state.active not in _DOWN and not state.bad:
+            state.rising, self._last_start = False, time.monotonic()
 
     def _reconnect(self) -> None:
         """PID 1 executes itself anew, and tells nothing meanwhile: look what has changed."""

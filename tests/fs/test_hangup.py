@@ -250,8 +250,8 @@ def test_activity_has_a_hard_limit(tmp_path: Path) -> None:
 
 
 def test_one_that_only_sleeps_is_silent_all_the_same(tmp_path: Path) -> None:
-    found = watch(tmp_path, "sh", "-c", "while :; do sleep 1; done", idle=1, activity=True, hard=600)
-    assert found["issue"]["reason"] == "no output for 1 s"
+    found = watch(tmp_path, "sh", "-c", "while :; do sleep 1; done", idle=4, activity=True, hard=60)
+    assert found["issue"]["reason"] == "no output for 4 s"
 
 
 def test_a_command_that_stops_itself(tmp_path: Path) -> None:

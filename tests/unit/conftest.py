@@ -47,3 +47,15 @@ def no_real_commands(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     _guard.armed = False
     assert not _guard.seen, f"unit test started a program: {_guard.seen}"
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Its reading and its writing end; a test may close them."""
+    read, write = os.pipe()
+    yield read, write
+    for fd in (read, write):
+        try:
+            os.close(fd)
+        except OSError:
+            continue

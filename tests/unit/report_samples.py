@@ -115,7 +115,10 @@ def observed() -> Report:
     assert issue is not None
     warning = dataclasses.replace(issue, type=IssueType.WARNING, line="warning: x" * 30, line_number=50)
     silence = Issue(IssueType.TIMEOUT, "no output for 30 s", "idle")
-    return dataclasses.replace(committed(), outcome=Outcome.OBSERVED, issues=[issue, warning, silence])
+    found = {issue.rule: 2, "idle": 1}
+    return dataclasses.replace(
+        committed(), outcome=Outcome.OBSERVED, issues=[issue, warning, silence], found=found
+    )
 
 
 def not_started() -> Report:

@@ -5,23 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from snapbreaker.monitor.streams import LIMIT, Relay, Source
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    read, write = os.pipe()
-    yield read, write
-    for fd in (read, write):
-        try:
-            os.close(fd)
-        except OSError:
-            continue
 
 
 def test_reader_that_reads_nothing_yet(pipe: tuple[int, int]) -> None:

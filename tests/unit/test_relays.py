@@ -7,24 +7,10 @@ import select
 import signal
 import termios
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from snapbreaker.monitor.relays import Relays
 from snapbreaker.monitor.streams import LIMIT, Relay
 from snapbreaker.voice import Voice
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    read, write = os.pipe()
-    yield read, write
-    for fd in (read, write):
-        try:
-            os.close(fd)
-        except OSError:
-            continue
 
 
 def polled(relays: Relays) -> dict[int, int]:

@@ -244,6 +244,15 @@ def test_one_that_the_run_starts_and_that_fails(monkeypatch: pytest.MonkeyPatch)
     assert scene.watch.touched("app.service")
 
 
+def test_a_job_that_is_told_behind_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch)
+    before = time.monotonic()
+    assert scene.verdicts(to("active/running"), START, STARTED) == []
+    assert scene.watch.settled_at() >= before + unit_module.LINGER
+    (issue,) = scene.verdicts(*FAILED)
+    assert isinstance(issue, Issue)
+
+
 def test_a_start_job_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch)
     assert scene.verdicts(START, to("activating/start"), *FAILED) == []  # its job is not over
