@@ -151,7 +151,7 @@ class LvmBackend(Backend):
             logical_volume.extend(place, wanted - free)
         if (free := room(device)) < octets:
             raise RestoreError(
-                f"{place} has room for {size_text(free)} and would overflow: {size_text(octets)} are to be written",
+                f"{place} has room for {size_text(free)} and would overflow: {size_text(octets)} must be written",
                 f"lvextend -L +{(octets - free >> 20) + 64}m {place}; then roll back again",
             )
 
