@@ -305,7 +305,7 @@ class _VolumeRollback:
         mine = self._mine
         if split.back and not self._goal.undo:
             backend = selection.load(self._volume.backend)
-            backend.make_room(self._volume.stored, content_of(old, split.back), len(split.back))
+            backend.make_room(self._volume.stored, lambda: content_of(old, split.back), len(split.back))
         self._bystanders.save(mine.root, live, split)
         self._tell(split)
         mine.touch(split.back)

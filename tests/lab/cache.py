@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import hashlib
 import json
@@ -34,6 +35,8 @@ def made_once(name: str, recipe: object, make: Callable[[Path, Path], None]) -> 
     cache = directory()
     cache.mkdir(parents=True, exist_ok=True)
     wanted = cache / f"{name}-{key}"
+    if not wanted.exists():  # on a busy machine it takes minutes, which is no test that hangs
+        faulthandler.cancel_dump_traceback_later()
     with (cache / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if wanted.exists():

@@ -136,23 +136,24 @@ class LvmBackend(Backend):
         what = "the thin pool" if stored.data["pool"] else "the snapshot"
         return (Gauge.of(device.name, f"{what} {device.name}"),)
 
-    def make_room(self, stored: Stored, octets: int, paths: int) -> None:
+    def make_room(self, stored: Stored, octets: Callable[[], int], paths: int) -> None:
         """What was deleted is written to free blocks, and each of those is saved in the snapshot first, too.
 
         lvextend(8) is a program of the machine that is about to be put back: it is run where nothing else helps.
         """
         device = _gauged(stored)
-        wanted = octets + octets // 16 + paths * _FOR_A_PATH + _FOR_ALL
+        written = octets()
+        wanted = written + written // 16 + paths * _FOR_A_PATH + _FOR_ALL
         if (free := room(device)) >= wanted:
             return
         found = logical_volume.named(stored.data["name"])
         place = f"{stored.data['group']}/{found[0].pool or found[0].name}" if found else device.name
         with suppress(SnapbreakerError, OSError, ImportError):
             logical_volume.extend(place, wanted - free)
-        if (free := room(device)) < octets:
+        if (free := room(device)) < written:
             raise RestoreError(
-                f"{place} has room for {size_text(free)} and would overflow: {size_text(octets)} must be written",
-                f"lvextend -L +{(octets - free >> 20) + 64}m {place}; then roll back again",
+                f"{place} has room for {size_text(free)} and overflows: a rollback writes {size_text(written)}",
+                f"lvextend -L +{(written - free >> 20) + 64}m {place}; then roll back again",
             )
 
 
