@@ -75,15 +75,24 @@ def call_off(record: Record) -> None:
             f"what checkpoint {record.id} holds of /boot went back already: the rest has to follow", "reboot"
         )
     withdraw(record)
-    record.enter(State(noted["before"]))
+    record.enter(State(noted["before"]), at_boot={})
 
 
-def withdraw(record: Record) -> None:
-    """Whatever of it was scheduled, and was not done yet, is not to be done. Idempotent. Raises OSError."""
+def withdraw(record: Record) -> bool:
+    """Whatever of it was scheduled, and was not done yet, is not to be done. Whether any was done.
+
+    Idempotent. Raises OSError.
+    """
+    done = False
     for volume in record.meta.volumes:
         backend = selection.load(volume.backend)
-        if Capability.AT_BOOT in backend.capabilities and not backend.reverted(volume.stored):
+        if Capability.AT_BOOT not in backend.capabilities:
+            continue
+        if backend.reverted(volume.stored):
+            done = True
+        else:
             backend.call_off(volume.stored)
+    return done
 
 
 def carry_over() -> None:

@@ -94,8 +94,9 @@ def recover_record(record: Record, narrator: Narrator) -> int:
     with suppress(OSError):  # a full store: the lock says as well that somebody is at work
         record.adopt([Owner.of(os.getpid())])
     story = _story(record, narrator, status)
-    if "at_boot" in status:
-        at_boot.withdraw(record)  # it was cut off, or another root was booted: then the files go back one by one
+    if status.get("at_boot") and not at_boot.withdraw(record):
+        # It was cut off, or another root was booted: the files go back one by one.
+        record.pass_through(state, at_boot={})
     if state not in (State.RESTORING, State.VERIFYING, State.REBOOT_PENDING):
         if state is not State.TRIPPED:
             record.pass_through(State.TRIPPED, issue=story.issue.as_dict() if story.issue else None)

@@ -27,6 +27,11 @@ def refuse(record: Record) -> None:
             f"checkpoint {record.id} is {record.state}: there is no rollback of a finished run to take back",
             "what the rollback of a halted run took away lies in the vault; `report` says where",
         )
+    if record.status.get("at_boot"):
+        raise CheckpointError(
+            f"checkpoint {record.id} was rolled back by replacing volumes at boot: that is not taken back",
+            "what was displaced is kept until the checkpoint is deleted (docs/btrfs.md)",
+        )
 
 
 def redo(record: Record, progress: Progress = silent) -> Outcome:

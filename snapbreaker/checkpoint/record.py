@@ -218,7 +218,7 @@ class Record:
         status = self.status
         state = State(status["state"])
         if state is State.REBOOT_PENDING:
-            return bool(status["at_boot"]["boot"] != boot_id())
+            return bool(status.get("at_boot", {}).get("boot") != boot_id())
         if state in SETTLED and state is not State.READY:
             return False
         return not _owned(status) and (state is not State.READY or self.meta.kind == "run")
