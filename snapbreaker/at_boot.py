@@ -9,6 +9,7 @@ before it (/boot, the EFI system partition) goes back at once: the next boot's k
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from snapbreaker import order, selection
 from snapbreaker.backend import Backend, Capability, Reason
@@ -89,7 +90,10 @@ def carry_over() -> None:
     """Early in a boot, ahead of all else: the volumes that were replaced get what is kept. Raises OSError,
     SnapbreakerError: then nothing may be done by what the store holds, which may be as old as the checkpoint.
     """
-    backends = [selection.load(name) for name in selection.names()]
+    backends = []
+    for name in selection.names():
+        with suppress(CheckpointError):  # one that cannot be loaded has scheduled nothing
+            backends.append(selection.load(name))
     for volume in discover(["/"], system=True).volumes:
         for backend in backends:
             if Capability.AT_BOOT in backend.capabilities:

@@ -167,6 +167,13 @@ class Backend(ABC):
         """
         return ()
 
+    def make_room(self, stored: Stored, octets: int, paths: int) -> None:  # noqa: B027
+        """Before a restore out of the checkpoint writes ``octets`` of content for ``paths`` paths to the volume.
+
+        Where that would make the checkpoint itself overflow it gets more room. Raises RestoreError where there is
+        none: nothing was put back yet, and the checkpoint is still whole.
+        """
+
     def borrowed(self, stored: Stored) -> Collection[InodeSet]:
         """For each vault on the volume, also of other checkpoints, the inodes of which it has a hard link."""
         return ()

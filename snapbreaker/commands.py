@@ -36,6 +36,7 @@ PACKAGES = {
     "loginctl": "systemd",
     "lvconvert": "lvm2",
     "lvcreate": "lvm2",
+    "lvextend": "lvm2",
     "lvremove": "lvm2",
     "lvs": "lvm2",
     "modprobe": "kmod",

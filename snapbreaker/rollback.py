@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from snapbreaker import layout, mounts, order, roots
+from snapbreaker import layout, mounts, order, roots, selection
 from snapbreaker.bystanders import Bystanders, Split
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record, VolumeRecord
@@ -21,6 +21,7 @@ from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.files.changetree import ChangeTree
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.restore import restore
+from snapbreaker.files.room import content_of
 from snapbreaker.files.stage import Stage, attempts
 from snapbreaker.files.tree import Tree
 from snapbreaker.files.verify import Difference, verify
@@ -302,6 +303,9 @@ class _VolumeRollback:
 
     def _restore(self, old: Tree, live: LiveTree, split: Split, progress: Progress) -> None:
         mine = self._mine
+        if split.back and not self._goal.undo:
+            backend = selection.load(self._volume.backend)
+            backend.make_room(self._volume.stored, content_of(old, split.back), len(split.back))
         self._bystanders.save(mine.root, live, split)
         self._tell(split)
         mine.touch(split.back)

@@ -12,7 +12,7 @@ from snapbreaker import at_boot, preload, selection
 from snapbreaker.backend import Capability
 from snapbreaker.checkpoint.lock import Lock
 from snapbreaker.checkpoint.owner import Owner
-from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
 from snapbreaker.cli.options import chosen, inside, narrator_for, print_changes, told
@@ -82,7 +82,8 @@ def rollback(
     if call_off:
         return told(narrator, lambda: _call_off(record))
     wanted = tuple(inside(record, path) for path in paths)
-    whole = whole or at_next_boot
+    # What is replaced goes back as a whole in any case; the other volumes may have kept only what the run changed.
+    whole = whole or (at_next_boot and not _partly_kept(record))
     goal = _goal(record, whole, wanted)
     if dry_run:
         return _preview(record, goal, as_json, TextNarrator(-1 if as_json else settings.verbosity))
@@ -151,13 +152,18 @@ def _goal(record: Record, whole: bool, paths: tuple[str, ...]) -> Goal:
         raise CheckpointError(f"checkpoint {record.id} is {state}: there is nothing to undo")
     if not whole:
         return Goal(undo=True, paths=paths, rest=State.COMMITTED if paths else State.ROLLED_BACK)
-    for volume in record.meta.volumes:
-        if Capability.WHOLE not in selection.load(volume.backend).capabilities:
-            raise CheckpointError(
-                f"of {volume.stored.volume.root} only what the run changed is kept ({volume.backend})",
-                "leave --whole out",
-            )
+    for volume in _partly_kept(record):
+        raise CheckpointError(
+            f"of {volume.stored.volume.root} only what the run changed is kept ({volume.backend})",
+            "leave --whole out",
+        )
     return Goal(undo=False, paths=paths)
+
+
+def _partly_kept(record: Record) -> list[VolumeRecord]:
+    """Of which only what the run changed is kept after a commit."""
+    volumes = record.meta.volumes
+    return [one for one in volumes if Capability.WHOLE not in selection.load(one.backend).capabilities]
 
 
 def _again(record: Record, before: Goal, paths: tuple[str, ...]) -> Goal:

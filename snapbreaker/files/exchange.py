@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from snapbreaker.files import ops
 from snapbreaker.files.remove import remove_tree
+from snapbreaker.linux.openat import exists_in
 
 _LINK, _MOVED = b".link", b".moved"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)  # of this filesystem, or of this file
@@ -83,7 +84,7 @@ def mend(slots: int) -> None:
                 slot = name.removesuffix(ending)
                 if ending == _MOVED:
                     remove_tree(slots, slot)
-                if ending == _LINK and _exists(slots, slot):
+                if ending == _LINK and exists_in(slots, slot):
                     ops.unlink(slots, name)
                 else:
                     ops.move(slots, name, slots, slot)
@@ -127,11 +128,3 @@ def _move_over(slots: int, slot: bytes, parent: int, name: bytes, give_up: Calla
         if error.errno == errno.ENOTEMPTY:  # somebody else made something in it meanwhile
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
         raise
-
-
-def _exists(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True

@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 from snapbreaker.files import ops
-from snapbreaker.files.entry import Change, Entry
+from snapbreaker.files.entry import Aspect, Change, Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.remove import unlink
+from snapbreaker.files.tree import Tree
 from snapbreaker.linux.filesystems import filesystem_type
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -21,8 +22,32 @@ _LATE = ("zfs",)  # gives space back with a later transaction group only, of 5 s
 _WAIT, _LOOK = 15.0, 0.1  # seconds
 RESERVE = "reserve"  # the file of a vault that only takes space, until a restore needs it
 
+_SMALL = 1 << 20  # bytes: of a larger file only what is no hole counts
+_WRITTEN = Aspect.TYPE | Aspect.CONTENT | Aspect.SPARSE | Aspect.REMOVED | Aspect.LINKS
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+def content_of(old: Tree, changes: Iterable[Change]) -> int:
+    """Bytes of files' contents that a restore of ``changes`` writes, at most. Raises OSError."""
+    octets, counted = 0, set()
+    for change in changes:
+        entry = change.old
+        if entry is None or not (entry.is_file and change.aspects & _WRITTEN) or (entry.dev, entry.ino) in counted:
+            continue
+        if entry.nlink > 1:
+            counted.add((entry.dev, entry.ino))
+        octets += entry.size if entry.size <= _SMALL else _data(old, entry)
+    return octets
+
+
+def _data(old: Tree, entry: Entry) -> int:
+    content = old.content(entry)
+    try:
+        return sum(extent.length for extent in content.extents)
+    finally:
+        content.close()
 
 
 class Room:

@@ -20,7 +20,7 @@ from snapbreaker.files.exchange import mend
 from snapbreaker.files.remove import remove_tree
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.inode import get_flags, get_project
-from snapbreaker.linux.openat import open_beneath
+from snapbreaker.linux.openat import exists_in, open_beneath
 from snapbreaker.linux.xattr import read_xattrs
 
 VAULT_NAME = b".snapbreaker"
@@ -87,7 +87,7 @@ class Stage:
         """
         self._subvolumes.append(subvolume)
         self._write(b"domains", b"".join(path + b"\0" for path in self._subvolumes))
-        if not _exists(top, VAULT_NAME):
+        if not exists_in(top, VAULT_NAME):
             ops.mkdir(top, VAULT_NAME)
         base = open_beneath(top, VAULT_NAME, _DIRECTORY, one_mount=True)
         try:
@@ -123,11 +123,11 @@ class Stage:
         for attempt in sorted(attempts(self.vault)):
             if attempt < self.attempt:
                 with opened(self.vault, attempt, root_fd) as earlier:
-                    if not _exists(earlier.fd, b"sealed"):
+                    if not exists_in(earlier.fd, b"sealed"):
                         earlier._clean_unfinished(root_fd)
 
     def _clean_unfinished(self, root_fd: int) -> None:
-        if _exists(self.fd, b"staged"):
+        if exists_in(self.fd, b"staged"):
             self._sweep()
             return
         # Nothing was put in place yet, so nothing here was ever live.
@@ -187,8 +187,8 @@ def opened(vault: str, attempt: int, root_fd: int) -> Stage:
     stage = Stage(vault, attempt)
     stage.fd = os.open(stage.path, _DIRECTORY)
     try:
-        stage.slots.append(os.open(b"slots", _DIRECTORY, dir_fd=stage.fd) if _exists(stage.fd, b"slots") else -1)
-        if _exists(stage.fd, b"domains"):
+        stage.slots.append(os.open(b"slots", _DIRECTORY, dir_fd=stage.fd) if exists_in(stage.fd, b"slots") else -1)
+        if exists_in(stage.fd, b"domains"):
             stage._subvolumes = _read(stage.fd, b"domains").split(b"\0")[:-1]
         for subvolume in stage._subvolumes:
             path = (subvolume + b"/" if subvolume else b"") + VAULT_NAME + b"/" + stage.tag
@@ -241,7 +241,7 @@ def read_staged(stage_fd: int) -> list[tuple[int, int, int]]:
 
 def read_unlocked(stage_fd: int) -> dict[bytes, tuple[int, bool]]:
     """The locks (flags, read-only subvolume) that paths lost during the attempt."""
-    if not _exists(stage_fd, b"unlocked"):
+    if not exists_in(stage_fd, b"unlocked"):
         return {}
     data = _read(stage_fd, b"unlocked")
     found: dict[bytes, tuple[int, bool]] = {}
@@ -288,14 +288,6 @@ def _open_plain(parent: int, name: bytes) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def _exists(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _read(directory: int, name: bytes) -> bytes:

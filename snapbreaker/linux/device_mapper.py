@@ -60,6 +60,11 @@ def find(uuid: str) -> Device | None:
     return None
 
 
+def size(one: Device) -> int:
+    """Bytes (Documentation/ABI/stable/sysfs-block). Raises OSError."""
+    return int(_read(f"/sys/dev/block/{one.number}/size")) * 512
+
+
 def status(name: str) -> tuple[str, str]:
     """Type of the first target of the device ``name`` and what it says (Documentation/admin-guide/device-mapper).
 

@@ -115,3 +115,12 @@ def _open_one(dir_fd: int, name: bytes, flags: int, mode: int, path: bytes, one_
         os.close(fd)
         raise failure("openat", path, refused)
     return fd
+
+
+def exists_in(directory: int, name: bytes) -> bool:
+    """Whether an open directory has ``name``, whatever that is. Raises OSError when it cannot be told."""
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

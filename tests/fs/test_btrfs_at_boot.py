@@ -26,7 +26,8 @@ echo old >etc/file; ln etc/file etc/link; echo old >var/log/messages; echo old >
 btrfs -q subvolume create home; echo old >home/file; btrfs -q subvolume create home/inner
 echo old >home/inner/file; btrfs -q subvolume create home/sealed; echo old >home/sealed/file
 btrfs -q property set home/sealed ro true
-mkdir -p var/lib/machines; btrfs -q subvolume create var/lib/machines/one; echo old >var/lib/machines/one/file
+btrfs -q subvolume create keptsub; echo old >keptsub/file; mkdir -p var/lib/machines
+btrfs -q subvolume create var/lib/machines/one; echo old >var/lib/machines/one/file
 find . -exec touch -h -d '2025-01-01 00:00:01' {} + 2>/dev/null || true
 """
 CHANGE = """
@@ -36,7 +37,7 @@ echo new >>var/log/messages; echo new >var/lib/store/state; mkdir var/lib/store/
 btrfs -q subvolume create var/lib/machines/two; echo new >var/lib/machines/two/file
 """
 LATER = "echo later >>var/log/messages; echo later >var/lib/store/state"
-KEPT = ("var/log", "var/lib/store", "var/lib/machines")
+KEPT = ("var/log", "var/lib/store", "var/lib/machines", "keptsub")
 
 
 class Root:
@@ -74,7 +75,9 @@ class Root:
         return comparer.snapshot(self.path, exclude=[os.fsencode(name) for name in KEPT])
 
     def kept(self) -> str:
-        return self.sh("cat var/log/messages var/lib/store/state var/lib/machines/*/file; ls var/lib/store")
+        return self.sh(
+            "cat var/log/messages var/lib/store/state var/lib/machines/*/file keptsub/file; ls var/lib/store"
+        )
 
     def top_level(self) -> list[str]:
         return self.sh(f"btrfs subvolume list {self.path} | sed 's/.* path //'").splitlines()

@@ -107,14 +107,19 @@ def hook(at: int, act: Callable[[], None]) -> Callable[[], int]:
     return lambda: count
 
 
+def dies_at(ground: Ground, step: int) -> bool:
+    """A restore by a process that dies ahead of that step; False when it had ended before."""
+    pid = os.fork()
+    if pid == 0:
+        hook(step, lambda: os._exit(DIED))
+        ground.restore()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == DIED
+
+
 def test_death_at_every_step(ground: Ground) -> None:
     for step in itertools.count(ground.first, STRIDE):
-        pid = os.fork()
-        if pid == 0:
-            hook(step, lambda: os._exit(DIED))
-            ground.restore()
-            os._exit(0)
-        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != DIED:
+        if not dies_at(ground, step):
             break
         ground.judge_middle()
         assert ground.restore().failures == ()
@@ -154,12 +159,7 @@ def test_error_at_every_step(ground: Ground, code: int) -> None:
 def test_two_deaths_in_a_row(ground: Ground) -> None:
     for step in range(40, 160, 30):
         for further in (10, 50):
-            pid = os.fork()
-            if pid == 0:
-                hook(step + further, lambda: os._exit(DIED))
-                ground.restore()
-                os._exit(0)
-            os.waitpid(pid, 0)
+            dies_at(ground, step + further)
             ground.judge_middle()
         ground.restore()
         ground.judge()
@@ -167,12 +167,7 @@ def test_two_deaths_in_a_row(ground: Ground) -> None:
 
 
 def test_unused_staged_files_are_removed(ground: Ground) -> None:
-    pid = os.fork()
-    if pid == 0:
-        hook(25, lambda: os._exit(DIED))
-        ground.restore()
-        os._exit(0)
-    os.waitpid(pid, 0)
+    assert dies_at(ground, 25)
     assert (ground.vault / "restore.1").exists()
     ground.restore()
     assert not (ground.vault / "restore.1").exists(), "it had not put anything in place"

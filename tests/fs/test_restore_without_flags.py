@@ -14,7 +14,7 @@ from snapbreaker.files import exchange, ops
 from snapbreaker.files.stage import attempts
 from snapbreaker.linux import inode
 from tests import comparer
-from tests.fs.test_restore_crash import DIED, Ground, hook
+from tests.fs.test_restore_crash import Ground, dies_at
 from tests.lab.loopfs import LoopFilesystem
 
 STRIDE = 3
@@ -52,12 +52,7 @@ def test_it_is_exact(ground: Ground) -> None:
 
 def test_death_at_every_step(ground: Ground) -> None:
     for step in itertools.count(ground.first, STRIDE):
-        pid = os.fork()
-        if pid == 0:
-            hook(step, lambda: os._exit(DIED))
-            ground.restore()
-            os._exit(0)
-        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != DIED:
+        if not dies_at(ground, step):
             break
         judge_middle(ground)
         assert ground.restore().failures == ()

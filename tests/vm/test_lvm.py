@@ -194,6 +194,35 @@ def test_it_trips_before_a_snapshot_overflows(classic: Volume) -> None:
     assert classic.differences() == ""
 
 
+def test_what_was_deleted_comes_back_though_the_snapshot_is_smaller(classic: Volume) -> None:
+    """To delete writes nothing, to bring it back does. The snapshot gets more room; without, nothing is lost."""
+    vm = classic.vm
+    vm.sh(f"dd if=/dev/urandom of={classic.path}/app/big bs=1M count=100 status=none")
+    classic.save()
+    classic.tripped("rm app/big; sync", 1, "--snapshot-size", "64M")
+    assert classic.differences() == ""
+    hog = "lvcreate -qq -y -W n -l 100%FREE -n hog fat"
+    done = classic.tripped(f"rm app/big; sync; {hog} 2>/dev/null", 3, "--snapshot-size", "64M")
+    assert "and would overflow: 104.9 MB have to be written" in done.stderr
+    assert "lvextend -L +" in done.stderr
+    assert classic.differences(), "nothing was put back yet"
+    vm.sh("lvremove -qq -y fat/hog")
+    done = vm.snapbreaker("rollback", "--last", "--yes", timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert classic.differences() == ""
+
+
+def test_what_was_deleted_comes_back_though_the_pool_is_smaller(thin: Volume) -> None:
+    vm = thin.vm
+    vm.sh(f"dd if=/dev/urandom of={thin.path}/app/big bs=1M count=300 status=none")
+    thin.save()
+    fill = "dd if=/dev/urandom of=/dev/thin/other bs=1M count=250 conv=fsync status=none"
+    vm.sh(f"lvcreate -qq -y -V 700m --thinpool pool -n other thin; {fill}")
+    thin.tripped("rm app/big; sync")
+    assert thin.differences() == ""
+    vm.sh("lvremove -qq -y thin/other")
+
+
 def test_it_trips_before_a_pool_is_full(thin: Volume) -> None:
     """The pool is shared: another volume fills it."""
     vm = thin.vm

@@ -76,14 +76,14 @@ def machine(lab: Path) -> Iterator[Vm]:
 
 def save(vm: Vm) -> None:
     for name, place in PLACES.items():
-        done = vm.run("python3", COMPARER, "save", place, f"/var/tmp/{name}", *KEPT)
+        done = vm.run("python3", COMPARER, "save", place, f"/var/tmp/{name}", *KEPT, timeout=200)
         assert done.returncode == 0, done.stderr
 
 
 def differences(vm: Vm) -> dict[str, str]:
     found = {}
     for name, place in PLACES.items():
-        done = vm.run("python3", COMPARER, "diff", place, f"/var/tmp/{name}", *KEPT)
+        done = vm.run("python3", COMPARER, "diff", place, f"/var/tmp/{name}", *KEPT, timeout=200)
         assert done.returncode in (0, 1), done.stderr
         if done.returncode:
             found[place] = done.stdout

@@ -12,7 +12,7 @@ from typing import Any
 
 from snapbreaker import commands
 from snapbreaker.backend import Availability, Backend, Capability, Creation, Reason, Stored, Volume
-from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.files.mounted import MountedTree
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Tree
@@ -25,7 +25,7 @@ from snapbreaker.linux.openat import open_beneath
 from snapbreaker.paths import below, relative
 from snapbreaker.report.wording import size_text
 from snapbreaker_backends.lvm import logical_volume
-from snapbreaker_backends.lvm.gauges import Gauge
+from snapbreaker_backends.lvm.gauges import Gauge, room
 from snapbreaker_backends.lvm.logical_volume import LogicalVolume
 
 _NOTE = "snapshot.json"  # in the vault: the name of what create is about to make
@@ -34,6 +34,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FLAGS = {"ext4": ("ro", "noload"), "xfs": ("ro", "norecovery", "nouuid")}
 LEAST = 64 << 20  # bytes that a classic snapshot takes up at least
 MOST_OF_ORIGIN = 1.1  # a classic snapshot larger than its origin and its own metadata is of no use
+# Bytes that a restore writes beside contents: directories, inodes, journal.
+_FOR_A_PATH, _FOR_ALL = 8 << 10, 4 << 20
 SHARE = 5  # by default it takes up to a fifth of what the filesystem holds, and at least a GiB where that is free
 
 
@@ -130,11 +132,36 @@ class LvmBackend(Backend):
 
     def gauges(self, stored: Stored) -> Sequence[Callable[[], str]]:
         """Of a thin snapshot the pool's, of a classic one its own."""
-        device = device_mapper.find(stored.data["pool"]) if stored.data["pool"] else _active(stored)
-        if device is None:
-            raise CheckpointError("the thin pool of the snapshot cannot be found")
+        device = _gauged(stored)
         what = "the thin pool" if stored.data["pool"] else "the snapshot"
         return (Gauge.of(device.name, f"{what} {device.name}"),)
+
+    def make_room(self, stored: Stored, octets: int, paths: int) -> None:
+        """What was deleted is written to free blocks, and each of those is saved in the snapshot first, too.
+
+        lvextend(8) is a program of the machine that is about to be put back: it is run where nothing else helps.
+        """
+        device = _gauged(stored)
+        wanted = octets + octets // 16 + paths * _FOR_A_PATH + _FOR_ALL
+        if (free := room(device)) >= wanted:
+            return
+        found = logical_volume.named(stored.data["name"])
+        place = f"{stored.data['group']}/{found[0].pool or found[0].name}" if found else device.name
+        with suppress(SnapbreakerError, OSError, ImportError):
+            logical_volume.extend(place, wanted - free)
+        if (free := room(device)) < octets:
+            raise RestoreError(
+                f"{place} has room for {size_text(free)} and would overflow: {size_text(octets)} must be written",
+                f"lvextend -L +{(octets - free >> 20) + 64}m {place}; then roll back again",
+            )
+
+
+def _gauged(stored: Stored) -> device_mapper.Device:
+    """The device whose fill counts: of a thin snapshot its pool, of a classic one the snapshot itself."""
+    device = device_mapper.find(stored.data["pool"]) if stored.data["pool"] else _active(stored)
+    if device is None:
+        raise CheckpointError("the thin pool of the snapshot cannot be found")
+    return device
 
 
 def _origin(volume: Volume) -> LogicalVolume:

@@ -42,7 +42,8 @@ class Gauge:
     def __call__(self) -> str:
         """Why the run must stop, empty while it need not.
 
-        A rollback writes at most as much as the run has: what it brings back lies elsewhere than what is there.
+        A rollback writes as much as the run has, since what it brings back lies elsewhere than what is there. It
+        writes more where the run has deleted more than it has written: that is what ``Backend.make_room`` is for.
         """
         try:
             kind, said = device_mapper.status(self.name)
@@ -58,6 +59,16 @@ class Gauge:
                     f"the {now.what} of {self.told} is {percent} % full: what is left is needed for the rollback"
                 )
         return ""
+
+
+def room(device: device_mapper.Device) -> int:
+    """Bytes that can still be written before the snapshot, or the pool, overflows. Raises OSError."""
+    for fill in fills(*device_mapper.status(device.name)):
+        if fill.what == "space":
+            return fill.free
+        if fill.what == "data":  # in blocks, which make up the whole device
+            return fill.free * device_mapper.size(device) // max(1, fill.total)
+    return 0
 
 
 def fills(kind: str, said: str) -> Iterator[Fill]:

@@ -90,6 +90,11 @@ def take(volume: LogicalVolume, name: str, checkpoint: str, extents: int) -> Non
         ) from error
 
 
+def extend(path: str, octets: int) -> None:
+    """Make a snapshot, or a thin pool, larger by at least ``octets``. Raises ToolError, CheckpointError."""
+    commands.run(["lvextend", "--size", f"+{-(-octets // 512)}s", *_QUIETLY, path])
+
+
 def remove(name: str) -> None:
     """Remove the snapshot ``name``, wherever it is. Idempotent. Raises CheckpointError."""
     for one in named(name):

@@ -1,0 +1,108 @@
+"""After the boot: what is kept comes from the subvolume that was displaced to the one in its place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from snapbreaker.commands import run
+from snapbreaker.files import ops
+from snapbreaker.files.remove import remove_tree
+from snapbreaker.linux import btrfs
+from snapbreaker.linux.btrfs import Nested
+from snapbreaker.linux.openat import open_beneath
+from snapbreaker_backends.btrfs.enumeration import nested_subvolumes
+from snapbreaker_backends.btrfs.plan import DIRECTORY, OTHER, Plan, Stage, exists, opened, parent_of, write
+
+
+def carry(top: int, own: int, plan: Plan) -> None:
+    """What is kept, from the old subvolume to the one in its place."""
+    with (
+        opened(open_beneath(top, os.fsencode(plan.path), DIRECTORY)) as new,
+        opened(os.open(OTHER, DIRECTORY, dir_fd=own)) as old,
+    ):
+        # Not where the directory that would hold it is no part of the checkpoint.
+        kept = [path for path in map(os.fsencode, plan.kept) if exists(old, path) and _has_parent(new, path)]
+        if plan.stage == Stage.SCHEDULED:
+            for stale in map(os.fsencode, plan.kept):
+                if exists(new, stale):
+                    _clear(new, stale)
+            btrfs.sync(new)
+            sealed = [os.fsdecode(one.path) for one in _nested(old, kept) if one.read_only]
+            plan = replace(plan, stage=Stage.CLEARED, sealed=sealed)
+            write(own, plan)
+        _move_subvolumes(old, new, kept)
+        for path in kept:
+            _copy(old, new, path)
+        for sealed_path in plan.sealed:
+            with opened(open_beneath(new, os.fsencode(sealed_path), DIRECTORY)) as fd:
+                ops.set_subvolume_read_only(fd, True)
+        for directory, mtime in plan.times.items():
+            with opened(open_beneath(new, os.fsencode(directory), DIRECTORY)) as fd:
+                ops.set_mtime(fd, mtime, os.fstat(fd).st_atime_ns)
+        btrfs.sync(new)
+        write(own, replace(plan, stage=Stage.CARRIED))
+
+
+def _clear(new: int, path: bytes) -> None:
+    """All but the directory itself, since something may be mounted there; so may be on what is in it."""
+    with parent_of(new, path) as (parent, name):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            remove_tree(parent, name)
+            return
+        with opened(os.open(name, DIRECTORY, dir_fd=parent)) as fd:
+            for inner in map(os.fsencode, os.listdir(fd)):
+                try:
+                    remove_tree(fd, inner)
+                except OSError as error:
+                    if error.errno != errno.EBUSY:
+                        raise
+
+
+def _nested(old: int, kept: Sequence[bytes]) -> list[Nested]:
+    """The subvolumes in what is kept, those first that hold others."""
+    return [
+        one
+        for one in nested_subvolumes(old, lambda path: False)
+        if any(one.path == path or one.path.startswith(path + b"/") for path in kept)
+    ]
+
+
+def _move_subvolumes(old: int, new: int, kept: Sequence[bytes]) -> None:
+    """They are moved, not copied: snapshots are what they are by sharing. ``plan.sealed`` says which to seal."""
+    nested = _nested(old, kept)
+    outer = [one for one in nested if not any(one.path.startswith(other.path + b"/") for other in nested)]
+    for one in outer:
+        _make_directories(new, one.path)
+        with parent_of(old, one.path) as (source, name), parent_of(new, one.path) as (target, _):
+            if one.read_only:  # such a one goes to no other directory
+                with opened(os.open(name, DIRECTORY, dir_fd=source)) as fd:
+                    ops.set_subvolume_read_only(fd, False)
+            with suppress(FileNotFoundError):
+                ops.rmdir(target, name)  # the empty stub that stands for one that is kept itself
+            ops.rename(source, name, target, name)
+
+
+def _make_directories(top: int, path: bytes) -> None:
+    """Those above ``path``; ``_copy`` makes them what they are."""
+    for end in (index for index, octet in enumerate(path) if octet == 0x2F):
+        with parent_of(top, path[:end]) as (parent, name), suppress(FileExistsError):
+            ops.mkdir(parent, name)
+
+
+def _copy(old: int, new: int, path: bytes) -> None:
+    """With all that cp(1) knows of, without the data where the filesystem can share them."""
+    if exists(old, path):
+        places = [f"/proc/{os.getpid()}/fd/{fd}/{os.fsdecode(path)}" for fd in (old, new)]
+        run(
+            ["cp", "--archive", "--reflink=auto", "--remove-destination", "--no-target-directory", "--", *places],
+            timeout=None,
+        )
+
+
+def _has_parent(top: int, path: bytes) -> bool:
+    return exists(top, path.rpartition(b"/")[0])
