@@ -121,7 +121,8 @@ class UnitWatch:
         state.result = found.get("Result", state.result)
         self._risen(state)
         if state.bad and (not was_bad or "Result" in found):
-            state.failed_with, state.again = state.result, state.retried
+            state.failed_with = state.result
+        state.again = state.again or state.retried  # it has failed by then
         if state.bad and not was_bad:
             state.due = state.due or now + SETTLE
 

@@ -279,7 +279,8 @@ def test_one_that_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_that_systemd_starts_over_and_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Since before the run: no issue. Since the run: one, however often."""
     again = (JobNew(2, "app.service"), to("active/running"), JobRemoved(2, "app.service", "done"))
-    failed = (to("activating/auto-restart"), result("exit-code"))
+    # As systemd 252 tells it.
+    failed = (result("exit-code"), to("failed/failed"), result("exit-code"), to("activating/auto-restart"))
     scene = Scene(monkeypatch, app_service="activating/auto-restart")
     for _ in range(3):
         assert [v for v in scene.verdicts(*again, *failed) if isinstance(v, Issue)] == []
@@ -291,7 +292,7 @@ def test_one_that_systemd_starts_over_and_over(monkeypatch: pytest.MonkeyPatch) 
 
 def test_one_that_ends_well_and_is_started_again_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch)
-    ended = (result("success"), to("activating/auto-restart"))
+    ended = (result("success"), to("inactive/dead"), result("success"), to("activating/auto-restart"))
     assert scene.verdicts(START, to("active/running"), STARTED, *ended) == []
     assert scene.watch.settled_at() <= time.monotonic() + unit_module.LINGER
 
