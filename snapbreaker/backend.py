@@ -7,7 +7,7 @@ backend what it *can* do (``capabilities``), never who it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import field
 from enum import Flag, auto
 from typing import Any, ClassVar
@@ -155,9 +155,43 @@ class Backend(ABC):
         """Whether the checkpoint shares inodes with the machine's files, which have a further link therefore."""
         return False
 
+    def lingers(self, stored: Stored) -> bool:
+        """Whether the checkpoint costs something while it is there: it is released as soon as the run is over."""
+        return False
+
+    def gauges(self, stored: Stored) -> Sequence[Callable[[], str]]:
+        """What may fill up while the command runs, beside the volume itself.
+
+        Each says, by system calls only and in a forked process, why the run must stop now, while a rollback still
+        fits; an empty text while it need not. Raises CheckpointError, OSError.
+        """
+        return ()
+
     def borrowed(self, stored: Stored) -> Collection[InodeSet]:
         """For each vault on the volume, also of other checkpoints, the inodes of which it has a hard link."""
         return ()
+
+    def at_boot(self, stored: Stored) -> Availability:
+        """Whether the volume can be replaced as a whole by the checkpoint at the next boot."""
+        return Availability((Reason("its files go back one by one"),))
+
+    def schedule(self, stored: Stored) -> None:
+        """Have that done. Idempotent. What runs is not affected; at any instant a boot finds one whole volume.
+
+        Only where ``AT_BOOT`` is declared. Raises CheckpointError, OSError.
+        """
+        raise NotImplementedError
+
+    def call_off(self, stored: Stored) -> None:
+        """Have it not done. Idempotent, also where it was never scheduled. CheckpointError after that boot."""
+        raise NotImplementedError
+
+    def reverted(self, stored: Stored) -> bool:
+        """Whether it was done: the machine runs on the checkpoint."""
+        return False
+
+    def after_boot(self, volume: Volume) -> None:  # noqa: B027
+        """Where it was done: bring what is kept from the old volume, once. Cut off, it is done again."""
 
     def write_marker(self, stored: Stored, state: str, boot_id: str) -> None:  # noqa: B027
         """Replace the volume's marker atomically and on disk. Only where ``AT_BOOT`` is declared; else nothing."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, replace
 
-from snapbreaker import lifeboat
+from snapbreaker import lifeboat, selection
 from snapbreaker.checkpoint import create
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.record import Record
@@ -92,6 +92,7 @@ class RunRequest:
     invocation: Sequence[str] = ("snapbreaker", "run")  # as typed, without the command
     retention: Retention = field(default_factory=Retention)
     sandbox: Options = field(default_factory=Options)
+    snapshot_size: int = 0  # bytes, where a snapshot needs a size; 0: the backend decides
     hold: bool = False  # leave the change in its sandbox
 
 
@@ -181,6 +182,7 @@ def _checkpoint(
         system=request.system,
         foreign=request.foreign,
         backend=request.backend,
+        snapshot_size=request.snapshot_size,
         on_disk=bool(request.sandbox.upper),
         command=request.argv,
         cwd=request.cwd or os.getcwd(),
@@ -235,7 +237,10 @@ def _watch(
     sources = Sources(
         request.logs, request.rules.logs, request.journal, request.units, sandbox.enter if sandbox else None
     )
-    with SpaceWatch(vaults, tree.exclude, uppers) as space, Lookout(sources, tree.exclude) as lookout:
+    gauges = [
+        gauge for volume in record.meta.volumes for gauge in selection.load(volume.backend).gauges(volume.stored)
+    ]
+    with SpaceWatch(vaults, tree.exclude, uppers, gauges) as space, Lookout(sources, tree.exclude) as lookout:
         watched = Monitor(
             spec if sandbox is None else replace(spec, enter=sandbox.enter),
             judge,

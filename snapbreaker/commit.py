@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from snapbreaker import selection
+from snapbreaker.backend import Backend, Stored
 from snapbreaker.bystanders import Bystanders
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import Record
@@ -130,8 +131,12 @@ def let_go(record: Record) -> None:
             marker.touch(mode=0o600)
 
 
+def _should_go(backend: Backend, stored: Stored) -> bool:
+    return backend.keeps_links(stored) or backend.lingers(stored)
+
+
 def let_links_go(record: Record) -> None:
     """The same at once, where files of the machine would else go on having a further link in a vault."""
     with suppress(OSError, SnapbreakerError):
-        if any(selection.load(volume.backend).keeps_links(volume.stored) for volume in record.meta.volumes):
+        if any(_should_go(selection.load(volume.backend), volume.stored) for volume in record.meta.volumes):
             let_go(record)

@@ -13,6 +13,7 @@ from snapbreaker import progress
 from snapbreaker.errors import Conflict, SnapbreakerError
 from snapbreaker.monitor.relays import Relays
 from snapbreaker.monitor.streams import Relay
+from snapbreaker.output_log import STREAMS
 from snapbreaker.report import events
 from snapbreaker.report.event_writer import EventWriter
 from snapbreaker.report.model import Outcome, Report
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from snapbreaker.story import Story
 
 
-STREAMS = ("stdout", "stderr", "pty")
 _PATIENCE = 86400.0  # s that who looks on may look away
 _PAUSE = 1.0  # seconds without progress after which it is another piece of work
 

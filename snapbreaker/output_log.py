@@ -14,6 +14,7 @@ from pathlib import Path
 from snapbreaker.dataclass import dataclass
 
 INDEX = "output.index"
+STREAMS = ("pty", "stdout", "stderr")  # of the command itself
 LIMIT = 256 << 20  # bytes a stream; more is counted, not kept
 
 
@@ -67,6 +68,18 @@ def file_name(source: str) -> str:
     plain = source.encode("utf-8", "surrogateescape")
     safe = "".join(chr(c) if (chr(c).isalnum() and c < 128) or c in b"._@:-" else f"%{c:02X}" for c in plain)
     return f"{safe[-200:]}.log"
+
+
+def recorded(record: Path) -> dict[str, Path]:
+    """The files with what each source said, those of the command's own output first."""
+    names = dict.fromkeys(STREAMS)
+    try:
+        with open(record / INDEX, "rb") as index:
+            names.update((json.loads(line.split(b" ", 2)[2]), None) for line in index)
+    except FileNotFoundError:
+        pass  # it said nothing
+    paths = {name: record / file_name(name) for name in names}
+    return {name: path for name, path in paths.items() if path.exists()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 
+from snapbreaker import at_boot
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.owner import Owner
 from snapbreaker.checkpoint.record import Record
@@ -40,6 +41,12 @@ def recover(store: Store, narrator: Narrator, early: bool = False) -> int:
     """
     worst = Exit.OK
     with deferred():
+        if not early:
+            try:
+                at_boot.carry_over()
+            except (OSError, SnapbreakerError) as error:
+                narrator.failed(_unsettled(error))
+                return Exit.MANUAL
         for record in store.records():
             try:
                 if record.unfinished() and early:
@@ -87,7 +94,9 @@ def recover_record(record: Record, narrator: Narrator) -> int:
     with suppress(OSError):  # a full store: the lock says as well that somebody is at work
         record.adopt([Owner.of(os.getpid())])
     story = _story(record, narrator, status)
-    if state not in (State.RESTORING, State.VERIFYING):
+    if "at_boot" in status:
+        at_boot.withdraw(record)  # it was cut off, or another root was booted: then the files go back one by one
+    if state not in (State.RESTORING, State.VERIFYING, State.REBOOT_PENDING):
         if state is not State.TRIPPED:
             record.pass_through(State.TRIPPED, issue=story.issue.as_dict() if story.issue else None)
         narrator.tripped(record, story)
@@ -107,6 +116,13 @@ def _early(record: Record, narrator: Narrator) -> None:
     changes = put_files_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress)
     if changes.total or "early" not in status:
         record.pass_through(State.RESTORING, early=asdict(changes))
+
+
+def _unsettled(error: OSError | SnapbreakerError) -> SnapbreakerError:
+    return RestoreError(
+        f"a volume was replaced at boot, and what is kept could not be brought over: {error}",
+        "mend the cause, then run `snapbreaker recover`; until then no record is up to date",
+    )
 
 
 def _explained(error: OSError | SnapbreakerError, record: Record) -> SnapbreakerError:

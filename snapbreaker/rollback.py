@@ -113,6 +113,28 @@ def put_files_back(record: Record, goal: Goal, progress: Progress = silent) -> C
     return changes
 
 
+def put_boot_back(
+    record: Record, goal: Goal, outcome: Outcome, progress: Progress = silent
+) -> list[VolumeOutcome]:
+    """Only what is read before the root is mounted, and the modules that belong to it.
+
+    What ends the work on a volume is in ``outcome.errors``.
+    """
+    system, bystanders, found = SystemRollback.nothing(record), Bystanders(record, goal.undo), []
+    for volume in order.modules_apart(record.meta.volumes):
+        with suppress(OSError, SnapbreakerError):  # the volume goes back as a whole afterwards
+            mine = VolumeOutcome(volume.stored.volume.root)
+            _VolumeRollback(volume, goal, mine, Outcome(), system, bystanders).missing(layout.MODULES)
+    for volume in filter(order.boots, order.in_order(record.meta.volumes)):
+        mine = VolumeOutcome(volume.stored.volume.root)
+        found.append(mine)
+        try:
+            _VolumeRollback(volume, goal, mine, outcome, system, bystanders).run(progress)
+        except (OSError, SnapbreakerError) as error:
+            outcome.errors.append(told(mine.root, error))
+    return found
+
+
 def _let_guarded_go(
     record: Record, goal: Goal, system: SystemRollback, bystanders: Bystanders, progress: Progress
 ) -> None:

@@ -17,6 +17,7 @@ ENTRY_POINTS = "snapbreaker.backends"
 
 _BUILT_IN = {
     "btrfs": "snapbreaker_backends.btrfs:BtrfsBackend",
+    "lvm": "snapbreaker_backends.lvm:LvmBackend",
     "zfs": "snapbreaker_backends.zfs:ZfsBackend",
     "overlay": "snapbreaker_backends.overlay:OverlayBackend",
     "filecopy": "snapbreaker_backends.filecopy:FilecopyBackend",

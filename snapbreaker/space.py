@@ -37,24 +37,28 @@ class SpaceWatch:
 
     ``vaults`` are mount points, or any directories of filesystems, with the vaults there: what a guard has saved
     in one has to be written once more to bring it back. ``uppers`` are open directories of filesystems that hold
-    what a command writes in a sandbox. Use it as a context manager around the run. ``exclude`` is told its pid: it
-    is none of the command's.
+    what a command writes in a sandbox. ``gauges`` are those of the backends. Use it as a context manager around
+    the run. ``exclude`` is told its pid: it is none of the command's.
     """
 
     def __init__(
-        self, vaults: Mapping[str, Sequence[str]], exclude: Callable[[int], None], uppers: Collection[int] = ()
+        self,
+        vaults: Mapping[str, Sequence[str]],
+        exclude: Callable[[int], None],
+        uppers: Collection[int] = (),
+        gauges: Sequence[Callable[[], str]] = (),
     ) -> None:
         self._vaults: dict[_Point, Sequence[str]] = dict(vaults.items())
         self._vaults.update(dict.fromkeys(uppers, ()))
         self._floors = {point: _floor(_free(point)) for point in self._vaults}
-        self._exclude = exclude
+        self._exclude, self._gauges = exclude, tuple(gauges)
         self._pid = self._fd = -1
 
     def __enter__(self) -> Self:
         self._fd, told = os.pipe2(os.O_CLOEXEC)
         self._pid = os.fork()
         if self._pid == 0:
-            _be_watch(self._floors, self._vaults, told)
+            _be_watch(self._floors, self._vaults, self._gauges, told)
         os.close(told)
         self._exclude(self._pid)
         return self
@@ -87,7 +91,12 @@ class SpaceWatch:
         return Issue(IssueType.ERROR, reason, "space", time=time.time())
 
 
-def _be_watch(floors: Mapping[_Point, _Room], vaults: Mapping[_Point, Sequence[str]], told: int) -> NoReturn:
+def _be_watch(
+    floors: Mapping[_Point, _Room],
+    vaults: Mapping[_Point, Sequence[str]],
+    gauges: Sequence[Callable[[], str]],
+    told: int,
+) -> NoReturn:
     try:
         die_with_parent(signal.SIGKILL)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
@@ -95,7 +104,10 @@ def _be_watch(floors: Mapping[_Point, _Room], vaults: Mapping[_Point, Sequence[s
         close_all_but({told, *(point for point in floors if isinstance(point, int))})
         lock_memory()
         while True:
-            near = False
+            near = bool(gauges)
+            if why := next(filter(None, (gauge() for gauge in gauges)), ""):
+                os.write(told, os.fsencode(why))
+                os._exit(0)
             for point, floor in floors.items():
                 free, needed = _free(point), floor.octets + _saved(vaults[point])
                 near = near or free.octets < needed * _SAFE

@@ -223,7 +223,9 @@ class Story:
             verified = back.started + back.restore_seconds
             whole = all(volume.compared for volume in back.volumes)
             compared = "everything compared again" if whole else "not everything could be compared"
-            if all(volume.untouched for volume in back.volumes):
+            if self.record.state is State.REBOOT_PENDING:
+                compared = "everything will be compared after the boot"
+            elif all(volume.untouched for volume in back.volumes):
                 compared = "what the command did was in its sandbox only"
             phases.append(Phase("verify", verified, verifying, compared))
             phases += _system_phases(back.system, verified + verifying)

@@ -24,6 +24,7 @@ from snapbreaker.exits import Exit
 from snapbreaker.linux.memory import lock_memory
 from snapbreaker.linux.process import become_subreaper
 from snapbreaker.monitor.terminal import TerminalState
+from snapbreaker.voice import Voice
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -74,10 +75,7 @@ def _take_over(worker: int, status: int, terminal: TerminalState | None, rescue:
     if terminal is not None:
         terminal.restore()
     how = f"signal {-status}" if status < 0 else f"status {status}"
-    with suppress(OSError):  # nobody may be listening any more
-        print(
-            f"snapbreaker: the worker process died ({how}); its supervisor takes over", file=sys.stderr, flush=True
-        )
+    Voice(sys.stderr).write(f"snapbreaker: the worker process died ({how}); its supervisor takes over\n")
     return rescue(worker)
 
 
@@ -113,8 +111,7 @@ def _be_worker(work: Callable[[Lifeline], int], supervisor: int, said: int) -> N
         pidfd = os.pidfd_open(supervisor)
         code = work(Lifeline(pidfd, (Owner.of(os.getpid()), Owner.of(supervisor))))
     except HandOver as error:
-        with suppress(OSError):
-            sys.stderr.write(f"snapbreaker: {error}\n")
+        Voice(sys.stderr).write(f"snapbreaker: {error}\n")
     except BaseException:
         with suppress(OSError):
             traceback.print_exc()

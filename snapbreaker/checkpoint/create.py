@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import field
+from typing import Any
 
 from snapbreaker import mounts, selection
 from snapbreaker.backend import Backend, Capability, Creation, Stored, Volume
@@ -47,6 +48,7 @@ class Request:
     system: bool = False  # the scope is the system: other local filesystems are left out
     foreign: str = "restore"
     backend: str | None = None
+    snapshot_size: int = 0  # bytes for what changes, where a snapshot needs a size; 0: the backend decides
     on_disk: bool = False  # a sandbox, if there is one, keeps what is written on a disk
     kind: str = "run"
     command: Sequence[str] = ()
@@ -72,6 +74,7 @@ def create(
     parts = Parts.of(scope)
     preflight.check(parts)
     chosen = list(zip(scope.volumes, _backends(request, scope), strict=True))
+    store.refuse_pending()
     record = store.new()
     try:
         record.begin(list(request.owners))
@@ -81,7 +84,9 @@ def create(
         if parts.services and request.kind == "run":
             holds.hold(record.path)
         prepare(record, scope.volumes)
-        meta.volumes += _record_volumes(record, chosen, scope, progress, guards)
+        meta.volumes += _record_volumes(
+            record, chosen, scope, progress, guards, {"snapshot_size": request.snapshot_size}
+        )
         record.save_meta(meta)
         record.reserve()
         record.enter(State.READY)
@@ -112,6 +117,7 @@ def _record_volumes(
     scope: Scope,
     progress: Progress,
     guards: Guards | None,
+    options: dict[str, Any],
 ) -> list[VolumeRecord]:
     """Each backend records all of its volumes, in one go if it can."""
     made: list[VolumeRecord] = []
@@ -124,7 +130,7 @@ def _record_volumes(
             # Noted before anything is made on the volume, so that what a crash leaves behind can be found.
             vault.note(record.path, volume, backend.name)
             own, policy = vault.make(volume, record.id), scope.policies[volume.number]
-            wanted.append((volume, Creation(record.id, own, str(place), policy, progress, guards)))
+            wanted.append((volume, Creation(record.id, own, str(place), policy, progress, guards, options)))
         for (volume, creation), data in zip(wanted, backend.create_all(wanted), strict=True):
             vault.reserve(creation.vault)
             proof = Proof.from_dict(data["proof"]) if "proof" in data else Proof.none()

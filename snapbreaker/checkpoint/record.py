@@ -17,6 +17,7 @@ from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.room import NO_SPACE, RESERVE
 from snapbreaker.linux.durable import encode_json, read_json, sync_directory, write_file, write_json, write_over
+from snapbreaker.linux.process import boot_id
 
 FORMAT = 1
 RESERVED = 256 << 10  # bytes: states, a report and what filesystems round up
@@ -216,6 +217,8 @@ class Record:
         """Whether its owners died in the middle: `recover` has something to do."""
         status = self.status
         state = State(status["state"])
+        if state is State.REBOOT_PENDING:
+            return bool(status["at_boot"]["boot"] != boot_id())
         if state in SETTLED and state is not State.READY:
             return False
         return not _owned(status) and (state is not State.READY or self.meta.kind == "run")

@@ -40,7 +40,10 @@ EDGES: dict[State, frozenset[State]] = {
     ),
     State.COMMITTED: frozenset({State.RESTORING}),
     State.FAILED: frozenset({State.RESTORING}),
-    State.REBOOT_PENDING: frozenset({State.RESTORING, State.VERIFYING, State.FAILED}),
+    # READY, COMMITTED, FAILED: it was called off before the boot.
+    State.REBOOT_PENDING: frozenset(
+        {State.RESTORING, State.VERIFYING, State.FAILED, State.READY, State.COMMITTED}
+    ),
     State.ROLLED_BACK: frozenset({State.RESTORING}),
 }
 

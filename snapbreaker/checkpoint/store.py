@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from snapbreaker.checkpoint.record import Record
+from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.linux.durable import write_file
 from snapbreaker.linux.times import times_kept
@@ -76,6 +77,15 @@ class Store:
         except OSError as error:
             raise UsageError(f"cannot read the store {self.path}: {error.strerror}") from error
         return sorted((Record(self.path / name) for name in names), key=lambda record: record.sequence)
+
+    def refuse_pending(self) -> None:
+        """Raise CheckpointError where a checkpoint waits for the next boot, which would undo what is done now."""
+        for record in self.records():
+            if record.state is State.REBOOT_PENDING:
+                raise CheckpointError(
+                    f"the rollback of checkpoint {record.id} takes effect at boot: what changes now would be lost",
+                    f"reboot, or call it off: snapbreaker rollback --call-off {record.id}",
+                )
 
     def resolve(self, text: str | None, last: bool = False) -> Record:
         """The record with this id, or sequence number, or unambiguous beginning; the newest with ``last``."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import click
 
-from snapbreaker import preload, selection
+from snapbreaker import at_boot, preload, selection
 from snapbreaker.backend import Capability
 from snapbreaker.checkpoint.lock import Lock
 from snapbreaker.checkpoint.owner import Owner
@@ -45,6 +45,8 @@ Examples:
     "--whole", is_flag=True, help="Back to the instant of the checkpoint, not only what the run changed."
 )
 @click.option("--redo", "again", is_flag=True, help="Take the rollback of a finished run back.")
+@click.option("--at-boot", "at_next_boot", is_flag=True, help="Replace whole volumes at the next boot; exit 5.")
+@click.option("--call-off", is_flag=True, help="Leave everything as it is at the next boot after all.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be put back.")
 @click.option("--force", is_flag=True, help="Also where paths changed again since the run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -57,6 +59,8 @@ def rollback(
     paths: tuple[str, ...],
     whole: bool,
     again: bool,
+    at_next_boot: bool,
+    call_off: bool,
     dry_run: bool,
     force: bool,
     yes: bool,
@@ -71,9 +75,14 @@ def rollback(
     narrator = narrator_for(as_json, settings.verbosity)
     if again and (paths or whole or dry_run or force):
         raise UsageError("--redo takes back all of the last rollback", "leave the other options out")
+    if (at_next_boot or call_off) and (paths or dry_run or again or (at_next_boot and call_off)):
+        raise UsageError("what happens at boot concerns whole volumes", "leave the other options out")
     if again:
         return told(narrator, lambda: _redo(record, narrator))
+    if call_off:
+        return told(narrator, lambda: _call_off(record))
     wanted = tuple(inside(record, path) for path in paths)
+    whole = whole or at_next_boot
     goal = _goal(record, whole, wanted)
     if dry_run:
         return _preview(record, goal, as_json, TextNarrator(-1 if as_json else settings.verbosity))
@@ -83,21 +92,30 @@ def rollback(
     def work() -> int:
         preload.load()
         with Lock(f"rollback {record.id}"):
+            settings.store.refuse_pending()
             goal = _goal(record, whole, wanted)  # again: another rollback may just have ended
             if goal.undo and not force:
                 refuse_conflicts(record, wanted, narrator.progress)
-            return _roll_back(record, goal, narrator)
+            return _roll_back(record, goal, narrator, at_next_boot)
 
     return told(narrator, work)
 
 
-def _roll_back(record: Record, goal: Goal, narrator: Narrator) -> int:
+def _roll_back(record: Record, goal: Goal, narrator: Narrator, at_next_boot: bool) -> int:
     with deferred():
         record.adopt([Owner.of(os.getpid())])
         story = Story(record, narrator, verb="rollback", invocation=["snapbreaker", *sys.argv[1:]])
         story.recall(record.status)
-        story.outcome = roll_back(record, goal, narrator.progress)
+        back = at_boot.schedule if at_next_boot else roll_back
+        story.outcome = back(record, goal, narrator.progress)
         return conclude(record, story)
+
+
+def _call_off(record: Record) -> int:
+    with Lock(f"rollback --call-off {record.id}"), deferred():
+        at_boot.call_off(record)
+    click.echo(f"called off: nothing of {record.id} happens at the next boot")
+    return Exit.OK
 
 
 def _redo(record: Record, narrator: Narrator) -> int:

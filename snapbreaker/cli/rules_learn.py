@@ -12,6 +12,7 @@ from snapbreaker.cli.main import Settings
 from snapbreaker.errors import UsageError
 from snapbreaker.monitor.learn import Learned
 from snapbreaker.monitor.rules import RuleSet
+from snapbreaker.output_log import recorded
 from snapbreaker.report.wording import count_text, line_text
 
 EXAMPLES = """\b
@@ -42,8 +43,7 @@ def learn(settings: Settings, files: tuple[str, ...], ids: tuple[str, ...], comm
         if record.state not in (State.COMMITTED, State.HELD):
             raise UsageError(f"run {record.id} did not end well ({record.state})", "learn from a good one")
         argv = argv or list(record.meta.command)
-        paths = [record.path / f"{source}.log" for source in ("pty", "stdout", "stderr")]
-        logs += [(f"{record.id} {path.stem}", str(path)) for path in paths if path.exists()]
+        logs += [(f"{record.id} {source}", str(path)) for source, path in recorded(record.path).items()]
     learned, rules = Learned(), RuleSet.for_command(argv)
     for name, path in logs:
         try:

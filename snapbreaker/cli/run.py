@@ -45,7 +45,7 @@ Examples:
 @click.option(
     "--idle", default=30.0, show_default=True, metavar="S", help="Trip after S seconds of silence; 0: never."
 )
-@click.option("--idle-activity", is_flag=True, help="Not while it computes, reads or writes.")
+@click.option("--idle-activity", is_flag=True, help="Do not count silence while it computes, reads or writes.")
 @click.option(
     "--idle-hard",
     default=600.0,
@@ -58,9 +58,13 @@ Examples:
 @click.option("--observe", is_flag=True, help="Halt nothing; report what would have tripped.")
 @click.option("--rules", multiple=True, metavar="FILE", help="More rules. May be given again; the last one wins.")
 @click.option("--profile", multiple=True, metavar="NAME", help="Use this built-in rule pack too.")
-@click.option("--log", multiple=True, metavar="FILE", help="Judge what is written to this file, too.")
-@click.option("--journal", is_flag=True, help="Judge what the units that it starts or reloads log, too.")
-@click.option("--unit", multiple=True, metavar="UNIT", help="Judge what this unit logs, instead of those.")
+@click.option(
+    "--log", multiple=True, metavar="FILE", help="Judge what is written to this file, too. Again and again."
+)
+@click.option("--journal", is_flag=True, help="Judge what the units that it starts log, too.")
+@click.option(
+    "--unit", multiple=True, metavar="UNIT", help="Judge what this unit logs, instead of those. Again and again."
+)
 @click.option("--check", multiple=True, metavar="CMD", help="Health check after success; a failure trips.")
 @click.option(
     "--confirm", type=float, metavar="S", help="Roll back unless `snapbreaker confirm` comes in S seconds."
@@ -82,6 +86,7 @@ Examples:
 @click.option(
     "--share-socket", multiple=True, metavar="PATH", help="Sandbox: let it use this socket of the machine in /run."
 )
+@click.option("--snapshot-size", metavar="N", help="LVM: room for what changes, where a snapshot is not thin.")
 @click.option("--note", default="", metavar="TEXT", help="Kept with the checkpoint.")
 @click.option("--no-hint", is_flag=True, help="Do not say that a tool could say more.")
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
@@ -135,6 +140,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         note=options["note"],
         invocation=_invocation(command),
         sandbox=_sandbox(options),
+        snapshot_size=_size(options["snapshot_size"]),
         hold=options["hold"],
     )
     if options["hold"] and (options["check"] or options["confirm"] is not None):
@@ -172,6 +178,12 @@ def _sandbox(options: Any) -> Any:
         size=parse(options["upper_size"]) if options["upper_size"] else 0,
         sockets=[_socket(path) for path in options["share_socket"]],
     )
+
+
+def _size(text: str | None) -> int:
+    from snapbreaker.sandbox.size import parse
+
+    return parse(text, "--snapshot-size") if text else 0
 
 
 def _socket(path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from snapbreaker.linux.libc import check, system_call
@@ -23,19 +23,22 @@ _fsmount = system_call("fsmount", ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 
 
 @contextmanager
-def detached_mount(fstype: str, source: str, options: Mapping[str, str], read_only: bool = False) -> Iterator[int]:
+def detached_mount(
+    fstype: str, source: str, options: Mapping[str, str], flags: Sequence[str] = ()
+) -> Iterator[int]:
     """A directory descriptor (open for reading) of the top of a mount of its own, gone at the end of the block.
 
-    A filesystem that is mounted already is shared, not mounted twice; ZFS wants it ``read_only`` if that is. Not
-    followed: device nodes, setuid bits. Raises OSError; ENOSYS means Linux before 5.2.
+    ``flags`` are options without a value; ZFS wants ``ro`` for what is so. A filesystem that is mounted already is
+    shared, not mounted twice. Not followed: device nodes, setuid bits.
+    Raises OSError; ENOSYS means Linux before 5.2.
     """
     context = check(_fsopen(os.fsencode(fstype), _FSOPEN_CLOEXEC), "fsopen", fstype)
     try:
         for key, value in {"source": source, **options}.items():
             result = _fsconfig(context, _FSCONFIG_SET_STRING, os.fsencode(key), os.fsencode(value), 0)
             check(result, f"fsconfig({key})", source)
-        if read_only:
-            check(_fsconfig(context, _FSCONFIG_SET_FLAG, b"ro", None, 0), "fsconfig(ro)", source)
+        for flag in flags:
+            check(_fsconfig(context, _FSCONFIG_SET_FLAG, os.fsencode(flag), None, 0), f"fsconfig({flag})", source)
         check(_fsconfig(context, _FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig(create)", source)
         mount = check(_fsmount(context, _FSMOUNT_CLOEXEC, _MOUNT_ATTR_NOSUID_NODEV_NOEXEC_NOATIME), "fsmount")
     except OSError as error:

@@ -12,7 +12,7 @@ from snapbreaker.monitor.watched import OutputSink, Watched
 from snapbreaker.sources.lookout import Lookout
 from snapbreaker.sources.messages import Kind, Message
 
-_ONE_TURN = 64  # messages that are taken in one turn: the command's own output comes first
+_ONE_TURN = 4  # messages that are taken in one turn: the command's own output comes first
 
 _LATE = "logs and units were not followed to the end: that took too long"
 

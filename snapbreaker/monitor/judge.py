@@ -12,6 +12,7 @@ from snapbreaker.monitor.history import History
 from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, pieces, segments
 from snapbreaker.monitor.rule import Rule
 from snapbreaker.monitor.rules import Contexts, RuleSet, Verdict
+from snapbreaker.output_log import STREAMS
 
 LOOK = 0.1  # seconds between two looks at what runs, while there is output
 PATIENCE = 0.5  # seconds that a partial line waits for its end before it is judged as it stands
@@ -108,7 +109,7 @@ class Judge:
 
     def has_printed(self, text: str) -> bool:
         """Whether the command's own output has lately shown this line."""
-        return self._history.has(text, ("stdout", "stderr", "pty"))
+        return self._history.has(text, STREAMS)
 
     def follows(self, log: str) -> bool:
         """Whether a pack that judges this command names the log file as one that tells of it."""
@@ -227,12 +228,21 @@ def check_log(
 
     ``status`` is the exit status that the command had. Issues have no time of their own: ``time`` is 0.
     """
+    pieces = ((source, data) for data in iter(lambda: stream.read(BLOCK), b""))
+    return check_output(rules, pieces, source=source, status=status, strict=strict)
+
+
+def check_output(
+    rules: RuleSet, pieces: Iterable[tuple[str, bytes]], *, source: str = "", status: int = 0, strict: bool = False
+) -> Issue | None:
+    """The same of what several sources said, in its order; ``source`` is whose the exit status is."""
     judge = Judge(rules, strict=strict, now=lambda: 0.0)
-    while data := stream.read(BLOCK):
-        if issues := judge.feed(source, data):
+    for name, data in pieces:
+        if issues := judge.feed(name, data):
             return issues[0]
-    if issues := judge.close(source):
-        return issues[0]
+    for name in list(judge.lines):
+        if issues := judge.close(name):
+            return issues[0]
     if status:
         return Issue(
             IssueType.EXIT, f"the command ended with status {status}", "exit", source=source, status=status

@@ -38,11 +38,11 @@ def checked(octets: int) -> int:
     return octets
 
 
-def parse(text: str) -> int:
-    """``512M`` in octets. Raises UsageError."""
+def parse(text: str, option: str = "--upper-size") -> int:
+    """``512M`` in octets. ``option`` is whose it is. Raises UsageError."""
     number, unit = text.upper().removesuffix("IB").removesuffix("B"), ""
     if number and number[-1] in _UNITS:
         number, unit = number[:-1], number[-1]
     if not number.isascii() or not number.isdecimal() or int(number) * _UNITS[unit] < 1 << 20:
-        raise UsageError(f"--upper-size {text} is no size from 1M on", "512M, or 4G")
+        raise UsageError(f"{option} {text} is no size from 1M on", "512M, or 4G")
     return int(number) * _UNITS[unit]

@@ -70,9 +70,9 @@ class Lookout:
         self._exclude(self._pid)
         first = ours.recv(LONGEST)  # it follows everything from here on
         if not first or Message.unpacked(first).kind is Kind.WARNING:
-            why = Message.unpacked(first).data.decode() if first else "the process that follows them has died"
+            why = Message.unpacked(first).data.decode() if first else "the process that follows logs has died"
             self.__exit__()
-            raise UsageError(f"--log, --journal: {why}")
+            raise UsageError(why)
         ours.setblocking(False)
         return self
 
@@ -128,15 +128,20 @@ def _be_lookout(sources: Sources, channel: socket.socket) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         inherited = open_descriptors() - {channel.fileno()}
         os.setsid()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, -20)
         try:
             watch = Watch(channel)
             watch.open(sources.journal, sources.units, units=sources.enter is None and _has_systemd())
             if sources.enter is not None:
                 sources.enter()
+            elif sources.journal and not sources.units and not watch.knows_units:
+                raise UsageError("--journal: nobody tells which units the run touches", "name them: --unit UNIT")
             watch.follow(sources.logs, sources.quiet)
             close(inherited)
         except (OSError, SnapbreakerError) as error:
-            channel.send(Message.warning(str(error)).packed())
+            why = str(error) if isinstance(error, SnapbreakerError) else f"the journal cannot be read: {error}"
+            channel.send(Message.warning(why).packed())
             os._exit(1)
         lock_memory()
         channel.send(Message(Kind.CAUGHT_UP).packed())

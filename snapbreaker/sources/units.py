@@ -28,19 +28,30 @@ _DOWN = (FAILED, "deactivating", "inactive")
 
 @dataclass(slots=True)
 class _State:
-    """What is known of one unit. ``asked``: a job for it began that was no automatic restart."""
+    """What is known of one unit. ``asked``: a job for it began that was no automatic restart.
+
+    ``failed_with``: the result with which it was last in a bad state. ``again``: systemd starts it again by itself
+    since, so its state may be fine when its failure is judged.
+    """
 
     active: str = "inactive"
     sub: str = "dead"
     result: str = ""
+    failed_with: str = ""
+    again: bool = False
     asked: bool = False
+    rising: bool = False  # that job has not brought it up yet
     stopped: bool = False  # the last job was one to stop it
     due: float | None = None  # when its failure is judged
     told: bool = False
 
     @property
     def bad(self) -> bool:
-        return self.active == FAILED or self.sub.startswith(_RETRY)
+        return self.active == FAILED or self.retried
+
+    @property
+    def retried(self) -> bool:
+        return self.sub.startswith(_RETRY)
 
 
 class UnitWatch:
@@ -93,8 +104,9 @@ class UnitWatch:
         state = self._states.setdefault(signal.unit, _State())
         if isinstance(signal, JobNew):
             self._jobs[signal.job] = signal.unit
-            if not state.sub.startswith(_RETRY):
-                state.asked, state.stopped = True, False
+            if not state.retried:
+                state.asked = state.rising = True
+                state.stopped = state.again = False
         elif isinstance(signal, JobRemoved):
             self._jobs.pop(signal.job, None)
             state.stopped = signal.result == "done" and state.active in _DOWN
@@ -102,15 +114,17 @@ class UnitWatch:
             self._changed(signal, state)
 
     def _changed(self, signal: Changed, state: _State) -> None:
-        found, was_up, was_bad = signal.properties, state.active not in _DOWN, state.bad
+        found, was_bad = signal.properties, state.bad
         state.active = found.get("ActiveState", state.active)
         state.sub = found.get("SubState", state.sub) if signal.kind == "Unit" else state.sub
         state.result = found.get("Result", state.result)
         now = time.monotonic()
-        if state.active not in _DOWN and not was_up and not state.bad:
-            self._last_start = now
+        if state.rising and state.active not in _DOWN and not state.bad:
+            state.rising, self._last_start = False, now
+        if state.bad and (not was_bad or "Result" in found):
+            state.failed_with, state.again = state.result, state.retried
         if state.bad and not was_bad:
-            state.due, state.told = now + SETTLE, False
+            state.due = state.due or now + SETTLE
 
     def _reconnect(self) -> None:
         """PID 1 executes itself anew, and tells nothing meanwhile: look what has changed."""
@@ -134,17 +148,17 @@ class UnitWatch:
     def _verdict(self, name: str, now: float) -> Issue | str | None:
         state = self._states[name]
         state.due = None
-        if state.told or not (state.bad or state.sub.startswith(_RETRY)) or not counts(name, self._states):
+        if state.told or not counts(name, self._states):
             return None
         if name in self._jobs.values() and state.active == FAILED:  # it is not over
             state.due = now + SETTLE
             return None
-        if state.stopped or state.result == "success":
+        how = self._how(name, state)
+        if not (state.active == FAILED or state.again) or state.stopped or how == "success":
             return None
         state.told = True
         if self._is_others(name):
             return None if name in self._bad_before else f"{name} failed; a timer or the like had started it"
-        how = self._how(name, state)
         if not state.asked:
             return None if name in self._bad_before else f"{name}, which ran before, failed during the run: {how}"
         return _issue(name, how)
@@ -161,7 +175,7 @@ class UnitWatch:
 
     def _how(self, name: str, state: _State) -> str:
         found = self._property(name, "Service") if name.endswith(".service") else {}
-        result = found.get("Result") or state.result or "unknown"
+        result = state.failed_with or found.get("Result") or "unknown"
         status = found.get("ExecMainStatus")
         return f"{result}, status {status}" if result == "exit-code" and status else str(result)
 

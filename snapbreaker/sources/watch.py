@@ -31,19 +31,21 @@ class Watch:
         self._journal: JournalSource | None = None
         self._units: UnitWatch | None = None
         self._left_out = ""
-        self._ending = False
+        self._end_at: float | None = None  # the command has ended: when to say that all is told
 
     def open(self, journal: bool, named: Sequence[str], units: bool) -> None:
-        """Raises OSError; SystemdError where that matters for the journal, else it is told."""
+        """Raises OSError where the journal cannot be read. That units cannot be followed is only told."""
         if units:
             try:
                 self._units = UnitWatch()
             except (OSError, SnapbreakerError) as error:
-                if journal and not named:
-                    raise
                 self._left_out = f"units are not followed: {error}"
         if journal:
             self._journal = JournalSource(named, self._units.touched if self._units else lambda unit: False)
+
+    @property
+    def knows_units(self) -> bool:
+        return self._units is not None
 
     def follow(self, logs: Iterable[str], quiet: Iterable[str]) -> None:
         """Follow log files from now on."""
@@ -61,14 +63,20 @@ class Watch:
             if self._channel.fileno() in ready:
                 if not self._channel.recv(LONGEST):
                     return
-                self._ending = True
                 if self._journal is not None:
                     self._journal.synchronize()
+                self._look()
+                self._end_at = self._units.settled_at() if self._units else 0.0
             self._look()
-            if self._ending and (self._units is None or self._units.settled_at() <= time.monotonic()):
-                self._ending = False
+            if self._end_at is not None and self._settled(self._end_at):
+                self._end_at = None
                 self._look()
                 self._tell(Message(Kind.CAUGHT_UP))
+
+    def _settled(self, end: float) -> bool:
+        """Whether what the run has started by its end has had its time, and no verdict is due."""
+        due = self._units.deadline() if self._units else None
+        return due is None and time.monotonic() >= end
 
     def _wait(self) -> set[int]:
         poll = select.poll()
@@ -86,7 +94,7 @@ class Watch:
         if self._units is not None:
             deadline = self._units.deadline()
             ends += [deadline] if deadline is not None else []
-            ends += [self._units.settled_at()] if self._ending else []
+        ends += [self._end_at] if self._end_at is not None else []
         return max(0.0, (min(ends) - time.monotonic()) * 1000) + 1 if ends else None
 
     def _look(self) -> None:

@@ -51,7 +51,7 @@ class Run:
     def look_on(self, *options: str) -> subprocess.Popen[bytes]:
         """attach, when it has begun to show what was printed so far."""
         process = self.call("attach", *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert process.stdout is not None
+        assert process.stdout
         assert select.select([process.stdout], [], [], 30)[0]
         return process
 
@@ -329,8 +329,6 @@ def test_the_report_says_who_reads_the_terminal(run: Run) -> None:
             seen += data
     os.close(master)
     assert process.wait(60) == 1
-    assert b"waiting for input from the terminal /dev/pts/" in seen.replace(b"\r\n", b" ").replace(
-        b"            ", b""
-    )
+    assert b"waiting for input from the terminal /dev/pts/" in b" ".join(seen.split())
     (one,) = run.tool.report()["doing"]
     assert one["waits"].startswith("input from the terminal")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.lab import system, uml, vm_image, zfs_modules
 from tests.lab.uml import Uml
+from tests.lab.vm_judge import JudgedVm
 
-TESTS = Path(__file__).parents[1]
-JUDGE = "/opt/lab"
-IMPORTED = ("lab/inodes.py", "lab/subvolumes.py")
 # As Debian's own, without waiting for udev to settle: a disk that is not there at once never comes.
 IMPORT = """[Unit]
 Description=Import ZFS pools by cache file
@@ -37,7 +34,7 @@ RECIPE = replace(
 
 
 @dataclass(slots=True)
-class ZfsVm(Uml):
+class ZfsVm(JudgedVm):
     """As ``Uml``."""
 
     @staticmethod
@@ -47,22 +44,6 @@ class ZfsVm(Uml):
     @staticmethod
     def golden() -> Path:
         return vm_image.golden(kernel(), RECIPE)
-
-    def put_judge(self) -> None:
-        """The hostile deploy and the comparer, for ``python3 -m tests.…`` there in ``JUDGE``."""
-        packed = self.session / f"{self.name}.judge"
-        with tarfile.open(packed, "w") as tar:
-            for pattern in ("__init__.py", "comparer.py", "lab/__init__.py", "lab/hostile*.py", *IMPORTED):
-                for file in sorted(TESTS.glob(pattern)):
-                    tar.add(file, f"tests/{file.relative_to(TESTS)}")
-        self.put(packed, f"{JUDGE}.tar")
-        self.sh(f"mkdir -p {JUDGE} && tar -C {JUDGE} -xf {JUDGE}.tar")
-
-    def sh(self, script: str, timeout: float = 120) -> str:
-        """What a shell script says there, which must succeed."""
-        done = self.run("sh", "-ec", script, timeout=timeout)
-        assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
-        return done.stdout
 
 
 def disks(session: Path, *sizes: int) -> list[Path]:

@@ -24,7 +24,7 @@ def test_the_rule_can_be_read_and_allows_its_line(line: str) -> None:
     """With the real rule engine: pasted into a file of its own."""
     pack = parse_pack(plan.allow_rule(line), "allow.toml", "allow")
     trip = parse_pack('[[rule]]\nname = "any"\ntype = "ERROR"\npattern = ".+"', "trip.toml", "trip")
-    assert RuleSet([trip, pack]).judge(line, set()) is None
+    assert RuleSet([trip, pack]).judge(line, set()).issue is None
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"])))

@@ -8,14 +8,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from snapbreaker.checkpoint.record import Meta, Record
+from snapbreaker.checkpoint.store import Store
+from snapbreaker.cli.main import Settings
 from snapbreaker.cli.rules import rules
 from snapbreaker.errors import UsageError
+from snapbreaker.output_log import OutputLog
 
 BAD = "Reading package lists...\nE: Unable to locate package nginx-lite\n"
 
 
 def invoke(*arguments: str, stdin: bytes = b"") -> Result:
-    result = CliRunner().invoke(rules, arguments, input=stdin)
+    settings = Settings(Store("/nowhere"), 0)
+    result = CliRunner().invoke(rules, arguments, input=stdin, obj=settings)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -106,7 +111,26 @@ def test_bad_usage(arguments: list[str], message: str) -> None:
 def test_list() -> None:
     every = [json.loads(line) for line in invoke("list", "--json").output.splitlines()]
     assert {"apt/no-init", "default/failed"} <= {rule["rule"] for rule in every}
-    assert all(set(rule) == {"rule", "type", "pattern", "reason", "link"} for rule in every)
+    assert all(
+        {"rule", "type", "pattern", "reason", "link", "origin", "hits", "expires"} <= set(rule) for rule in every
+    )
     some = invoke("list", "--command", "true").output
     assert "default/failed" in some
     assert "apt/" not in some
+
+
+def test_a_recorded_run_is_judged_by_all_of_its_sources(tmp_path: Path) -> None:
+    record = Record(tmp_path / "000007-20261126T120000")
+    record.path.mkdir()
+    record.save_meta(Meta(record.id, 7, "run", 0.0, ["./deploy.sh"], "/", ["/srv"], []))
+    log = OutputLog(record.path)
+    for source, data in (("stdout", b"one\ntw"), ("/srv/app.log", b"ERROR: in the log\n"), ("stdout", b"o\n")):
+        log.output(source, data)
+    log.close()
+    result = CliRunner().invoke(rules, ["check", "--from", "7"], obj=Settings(Store(tmp_path)))
+    assert result.exit_code == 1, result.output
+    assert result.output.startswith("ERROR at line 1: ERROR: in the log\n")
+    assert result.output.endswith(", /srv/app.log)\n")
+    for words in (["check"], ["check", "run.log", "--from", "7"]):
+        with pytest.raises(UsageError, match="which log"):
+            invoke(*words)

@@ -12,6 +12,7 @@ import pytest
 from tests.lab import vm_roots
 from tests.lab.uml import Uml
 from tests.lab.vm import Vm
+from tests.lab.vm_lvm import LvmVm
 from tests.lab.vm_zfs import ZfsVm, disks
 from tests.vm.conftest import MakeVm, booted
 
@@ -61,6 +62,23 @@ def test_acceptance_on_zfs(lab: Path) -> None:
         vm.sh("sh /run/provision/zfs.sh")
         assert vm.run("findmnt", "-no", "FSTYPE,SOURCE", "/srv").stdout.split() == ["zfs", "data"]
         accepted(vm)
+    finally:
+        vm.close()
+
+
+def test_the_lvm_box_is_whole(lab: Path) -> None:
+    """These VMs do not boot from LVM, which takes an initramfs."""
+    if reason := LvmVm.missing():
+        pytest.skip(reason)
+    vm = LvmVm.create(lab, disks=disks(lab, 3 << 30))
+    try:
+        booted(vm)
+        for name in ("lib.sh", "lvm.sh"):
+            vm.put(VAGRANT / "provision" / name, f"/run/provision/{name}")
+        vm.sh("sh /run/provision/lvm.sh")
+        assert vm.sh("lvs --noheadings -o segtype,pool_lv system/root").split() == ["thin", "pool"]
+        vm.sh("mount /dev/system/root /mnt; chroot /mnt dpkg --audit")
+        assert "/dev/system/root / ext4 noatime" in vm.sh("cat /mnt/etc/fstab")
     finally:
         vm.close()
 

@@ -76,14 +76,14 @@ def machine(lab: Path) -> Iterator[Vm]:
 
 def save(vm: Vm) -> None:
     for name, place in PLACES.items():
-        done = vm.run("python3", COMPARER, "save", place, f"/run/{name}", *KEPT)
+        done = vm.run("python3", COMPARER, "save", place, f"/var/tmp/{name}", *KEPT)
         assert done.returncode == 0, done.stderr
 
 
 def differences(vm: Vm) -> dict[str, str]:
     found = {}
     for name, place in PLACES.items():
-        done = vm.run("python3", COMPARER, "diff", place, f"/run/{name}", *KEPT)
+        done = vm.run("python3", COMPARER, "diff", place, f"/var/tmp/{name}", *KEPT)
         assert done.returncode in (0, 1), done.stderr
         if done.returncode:
             found[place] = done.stdout
@@ -106,6 +106,27 @@ def test_all_go_back_together(machine: Vm) -> None:
     done = vm.snapbreaker("rollback", "--last", "--yes", timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert differences(vm) == {}
+
+
+def test_the_root_is_replaced_at_boot_and_the_kernel_goes_back_at_once(machine: Vm) -> None:
+    vm = machine
+    done = vm.snapbreaker("install-service")
+    assert done.returncode == 0, done.stderr
+    save(vm)
+    done = vm.snapbreaker("run", "--", "sh", "-c", CHANGE, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = vm.snapbreaker("rollback", "--last", "--at-boot", "--yes", timeout=120)
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert set(differences(vm)) == {"/", "/home"}
+    assert vm.run("cat", "/usr/lib/modules/2.0/vfat.ko").stdout == "2\n"  # of the kernel that runs now, perhaps
+    done = vm.snapbreaker("rollback", "--last", "--call-off")
+    assert done.returncode == 4
+    assert "/boot went back already" in done.stderr
+    vm.power_cut()
+    assert vm.boot() == "running"
+    assert differences(vm) == {}
+    listed = json.loads(vm.snapbreaker("checkpoint", "list", "--json").stdout.splitlines()[-1])
+    assert listed["state"] == "rolled-back"
 
 
 def test_what_is_not_mounted_is_told(machine: Vm) -> None:

@@ -10,7 +10,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.lab.vm_zfs import JUDGE, ZfsVm, disks
+from tests.lab.vm_judge import JUDGE
+from tests.lab.vm_zfs import ZfsVm, disks
 from tests.vm.conftest import booted
 
 POOL = "zpool create -f -O mountpoint=none tank /dev/ubdb && zpool create -f -O mountpoint=none other /dev/ubdc"

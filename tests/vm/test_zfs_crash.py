@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.lab import soak
-from tests.lab.vm_zfs import JUDGE, ZfsVm, disks
+from tests.lab.vm_judge import JUDGE
+from tests.lab.vm_zfs import ZfsVm, disks
 from tests.vm.conftest import booted
 
 SCOPE = "/d"

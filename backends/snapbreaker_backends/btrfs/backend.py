@@ -19,7 +19,7 @@ from snapbreaker.linux.inode import set_flags
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.swaps import active_swap_files
 from snapbreaker.paths import is_below, relative
-from snapbreaker_backends.btrfs import marker
+from snapbreaker_backends.btrfs import exchange, marker, place
 from snapbreaker_backends.btrfs.candidates import Since
 from snapbreaker_backends.btrfs.enumeration import nested_subvolumes
 from snapbreaker_backends.btrfs.view import SnapshotTree
@@ -31,7 +31,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class BtrfsBackend(Backend):
     name = "btrfs"
     rank = 10
-    capabilities = Capability.INSTANT | Capability.WHOLE
+    capabilities = Capability.INSTANT | Capability.WHOLE | Capability.AT_BOOT
 
     def availability(self, volume: Volume) -> Availability:
         if volume.fstype != "btrfs":
@@ -100,6 +100,7 @@ class BtrfsBackend(Backend):
         try:
             fd = os.open(os.path.join(vault, _SNAPSHOTS), _DIRECTORY)
         except FileNotFoundError:
+            exchange.remove(volume, vault)
             return
         with _closing(fd):
             for name in os.listdir(fd):
@@ -107,6 +108,23 @@ class BtrfsBackend(Backend):
                     _delete(fd, os.fsencode(name))
         with suppress(FileNotFoundError):
             os.rmdir(os.path.join(vault, _SNAPSHOTS))
+        exchange.remove(volume, vault)
+
+    def at_boot(self, stored: Stored) -> Availability:
+        return Availability(tuple(place.refusals(stored.volume)))
+
+    def schedule(self, stored: Stored) -> None:
+        exchange.schedule(stored, os.path.join(stored.vault, _SNAPSHOTS))
+
+    def call_off(self, stored: Stored) -> None:
+        exchange.call_off(stored.volume, stored.vault)
+
+    def reverted(self, stored: Stored) -> bool:
+        return exchange.reverted(stored.volume, stored.vault)
+
+    def after_boot(self, volume: Volume) -> None:
+        if volume.fstype == "btrfs":
+            exchange.carry_over(volume)
 
     def write_marker(self, stored: Stored, state: str, boot_id: str) -> None:
         marker.write_marker(stored.volume, Marker(stored.data["checkpoint"], state, boot_id))

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from contextlib import ExitStack
 
 from snapbreaker.errors import CheckpointError
-from snapbreaker.files.live import LiveTree
+from snapbreaker.files.mounted import MountedTree
 from snapbreaker.files.policy import Policy
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.openat import open_beneath
@@ -20,32 +20,22 @@ from snapbreaker.linux.openat import open_beneath
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class SnapshotTree(LiveTree):
-    """``mount`` holds the mount of the snapshot, whose directory ``top`` is the tree's root. System calls only."""
-
-    def __init__(self, mount: ExitStack, top: int, policy: Policy, skip: Collection[bytes]) -> None:
-        self._mount = mount
-        super().__init__(top, policy, skip=skip)
-
-    def close(self) -> None:
-        super().close()
-        self._mount.close()
-
-
 def identity_of(snapshot: str) -> int:
     """What no other snapshot has, even one that was made under the same name. Raises OSError.
 
     zfs_statvfs: f_fsid is the guid of the object set.
     """
-    with detached_mount("zfs", snapshot, {}, read_only=True) as fd:
+    with detached_mount("zfs", snapshot, {}, ["ro"]) as fd:
         return os.fstatvfs(fd).f_fsid
 
 
-def open_snapshot(snapshot: str, identity: int, inside: str, policy: Policy, skip: Collection[bytes]) -> LiveTree:
+def open_snapshot(
+    snapshot: str, identity: int, inside: str, policy: Policy, skip: Collection[bytes]
+) -> MountedTree:
     """The directory ``inside`` of a snapshot. Raises CheckpointError when it is gone, or another one."""
     with ExitStack() as stack:
         try:
-            top = stack.enter_context(detached_mount("zfs", snapshot, {}, read_only=True))
+            top = stack.enter_context(detached_mount("zfs", snapshot, {}, ["ro"]))
             if os.fstatvfs(top).f_fsid != identity:
                 raise CheckpointError(f"{snapshot} is another snapshot now", "this checkpoint is lost")
             root = open_beneath(top, os.fsencode(inside), _DIRECTORY) if inside else os.dup(top)
@@ -54,4 +44,4 @@ def open_snapshot(snapshot: str, identity: int, inside: str, policy: Policy, ski
             why = "was destroyed" if gone else f"cannot be read: {error.strerror}"
             raise CheckpointError(f"the snapshot {snapshot} {why}", "this checkpoint is lost") from error
         stack.callback(os.close, root)
-        return SnapshotTree(stack.pop_all(), root, policy, skip)
+        return MountedTree(stack.pop_all(), root, policy, skip)

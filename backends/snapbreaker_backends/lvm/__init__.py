@@ -1,0 +1,5 @@
+"""Snapshots of logical volumes, thin and classic."""
+
+from snapbreaker_backends.lvm.backend import LvmBackend
+
+__all__ = ["LvmBackend"]

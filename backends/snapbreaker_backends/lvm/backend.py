@@ -1,0 +1,280 @@
+"""The LVM backend: a snapshot of the volume; the file engine restores from a mount of it that nobody sees."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from snapbreaker import commands
+from snapbreaker.backend import Availability, Backend, Capability, Creation, Reason, Stored, Volume
+from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.files.mounted import MountedTree
+from snapbreaker.files.proof import Proof
+from snapbreaker.files.tree import Tree
+from snapbreaker.linux import device_mapper
+from snapbreaker.linux.durable import read_json, sync_directory, write_json
+from snapbreaker.linux.inode import syncfs
+from snapbreaker.linux.mount import detached_mount
+from snapbreaker.linux.mountinfo import read_mounts
+from snapbreaker.linux.openat import open_beneath
+from snapbreaker.paths import below, relative
+from snapbreaker.report.wording import size_text
+from snapbreaker_backends.lvm import logical_volume
+from snapbreaker_backends.lvm.gauges import Gauge
+from snapbreaker_backends.lvm.logical_volume import LogicalVolume
+
+_NOTE = "snapshot.json"  # in the vault: the name of what create is about to make
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A snapshot is made of a frozen filesystem, so there is no journal to replay: ext4(5), xfs(5).
+_FLAGS = {"ext4": ("ro", "noload"), "xfs": ("ro", "norecovery", "nouuid")}
+LEAST = 64 << 20  # bytes that a classic snapshot takes up at least
+MOST_OF_ORIGIN = 1.1  # a classic snapshot larger than its origin and its own metadata is of no use
+SHARE = 5  # by default it takes up to a fifth of what the filesystem holds, and at least a GiB where that is free
+
+
+class LvmBackend(Backend):
+    name = "lvm"
+    rank = 20
+    capabilities = Capability.INSTANT
+
+    def availability(self, volume: Volume) -> Availability:
+        device = device_mapper.device(volume.device)
+        if device is None or not device.uuid.startswith(logical_volume.PREFIX):
+            return Availability((Reason(f"{volume.root} does not lie on a logical volume"),))
+        if not commands.installed("lvs"):
+            return Availability((Reason("lvm is not installed", "apt-get install lvm2"),))
+        origin = logical_volume.of_device(device.uuid)
+        if origin is None:
+            return Availability((Reason(f"lvs does not know {device.path}", "vgscan; lvs -a"),))
+        reasons = tuple(_refusals(volume, origin))
+        return Availability(reasons, () if reasons else tuple(_notes(volume, origin)))
+
+    def create(self, volume: Volume, creation: Creation) -> dict[str, Any]:
+        started = time.monotonic()
+        origin = _origin(volume)
+        extents = _extents(volume, origin, creation.options.get("snapshot_size", 0))
+        name = (
+            f"{logical_volume.TAG}_{creation.checkpoint.replace('-', '_')}_{volume.number}_{secrets.token_hex(4)}"
+        )
+        write_json(os.path.join(creation.vault, _NOTE), {"name": name})
+        # The instant comes before the sync: what is written through a mapping after it gets a later ctime.
+        proof = Proof.take()
+        root = os.open(volume.root, _DIRECTORY)
+        try:
+            syncfs(root)
+        finally:
+            os.close(root)
+        logical_volume.take(origin, name, creation.checkpoint, extents)
+        made = logical_volume.named(name)
+        if not made:
+            raise CheckpointError(f"lvcreate made no {name}")
+        uuid = _kernel_uuid(volume, made[0])
+        device = device_mapper.find(uuid)
+        if device is None:
+            raise CheckpointError(f"the snapshot {made[0].path} is not active", f"lvchange -ay -K {made[0].path}")
+        return {
+            "checkpoint": creation.checkpoint,
+            "bytes": 0 if origin.is_thin else extents * origin.extent,
+            "frozen": 0.0,
+            "seconds": time.monotonic() - started,
+            "proof": proof.as_dict(),
+            "name": name,
+            "group": origin.group,
+            "uuid": uuid,
+            "inside": _inside(volume),
+            "pool": _pool_uuid(volume, origin),
+        }
+
+    def open(self, stored: Stored) -> Tree:
+        data, volume = stored.data, stored.volume
+        device = _active(stored)
+        if reason := _broken(device):
+            raise CheckpointError(
+                f"the snapshot {data['group']}/{data['name']} {reason}", "this checkpoint is lost"
+            )
+        skip = [os.fsencode(relative(path, volume.root)) for path in volume.skip]
+        with ExitStack() as stack:
+            try:
+                mount = detached_mount(volume.fstype, device.path, {}, _FLAGS[volume.fstype])
+                top = stack.enter_context(mount)
+                root = (
+                    open_beneath(top, os.fsencode(data["inside"]), _DIRECTORY) if data["inside"] else os.dup(top)
+                )
+            except OSError as error:
+                raise CheckpointError(f"the snapshot {device.path} cannot be read: {error.strerror}") from error
+            stack.callback(os.close, root)
+            return MountedTree(stack.pop_all(), root, stored.policy, skip)
+
+    def discard(self, volume: Volume, vault: str, record: str) -> None:
+        note = os.path.join(vault, _NOTE)
+        try:
+            name = read_json(note)["name"]
+        except FileNotFoundError:
+            return
+        logical_volume.remove(name)
+        os.unlink(note)
+        sync_directory(vault)
+
+    def release(self, stored: Stored) -> None:
+        """The undo set has what it needs. A classic snapshot makes every write cost a second one."""
+        with suppress(SnapbreakerError):  # `checkpoint delete` says why
+            self.discard(stored.volume, stored.vault, stored.record)
+
+    def lingers(self, stored: Stored) -> bool:
+        return True
+
+    def gauges(self, stored: Stored) -> Sequence[Callable[[], str]]:
+        """Of a thin snapshot the pool's, of a classic one its own."""
+        device = device_mapper.find(stored.data["pool"]) if stored.data["pool"] else _active(stored)
+        if device is None:
+            raise CheckpointError("the thin pool of the snapshot cannot be found")
+        what = "the thin pool" if stored.data["pool"] else "the snapshot"
+        return (Gauge.of(device.name, f"{what} {device.name}"),)
+
+
+def _origin(volume: Volume) -> LogicalVolume:
+    device = device_mapper.device(volume.device)
+    origin = logical_volume.of_device(device.uuid) if device else None
+    if origin is None:
+        raise CheckpointError(f"{volume.root} does not lie on a logical volume any more")
+    return origin
+
+
+def _kernel_uuid(volume: Volume, one: LogicalVolume) -> str:
+    """Of its device: the prefix and the group's part are those of the origin."""
+    device = device_mapper.device(volume.device)
+    assert device is not None
+    return device.uuid[: len(logical_volume.PREFIX) + 32] + one.uuid.replace("-", "")
+
+
+def _pool_uuid(volume: Volume, origin: LogicalVolume) -> str:
+    if not origin.is_thin:
+        return ""
+    for one in logical_volume.named(origin.pool):
+        if one.group == origin.group:
+            return _kernel_uuid(volume, one) + "-tpool"  # the layer that holds the target
+    raise CheckpointError(f"lvs does not know the pool {origin.group}/{origin.pool}")
+
+
+def _inside(volume: Volume) -> str:
+    """Where the volume's root lies within its filesystem; empty for its top."""
+    found = [mount for mount in read_mounts() if mount.mountpoint == volume.mountpoint]
+    if not found:
+        raise CheckpointError(f"nothing is mounted at {volume.mountpoint}")
+    return below(found[-1].root, relative(volume.root, volume.mountpoint)).strip("/")
+
+
+def _active(stored: Stored) -> device_mapper.Device:
+    """The device of the snapshot. After a reboot that did not activate it, lvchange(8) may have to."""
+    device = device_mapper.find(stored.data["uuid"])
+    if device is None and commands.installed("lvchange"):
+        with suppress(SnapbreakerError):
+            for one in logical_volume.named(stored.data["name"]):
+                commands.run(["lvchange", "--activate", "y", "--ignoreactivationskip", one.path])
+        device = device_mapper.find(stored.data["uuid"])
+    if device is None:
+        place = f"{stored.data['group']}/{stored.data['name']}"
+        raise CheckpointError(
+            f"the snapshot {place} was removed, or is not active", f"lvs -a; lvchange -ay -K {place}"
+        )
+    return device
+
+
+def _broken(device: device_mapper.Device) -> str:
+    try:
+        kind, said = device_mapper.status(device.name)
+    except OSError as error:
+        return "is gone" if error.errno == errno.ENXIO else f"cannot be asked: {error.strerror}"
+    if kind == "snapshot" and said.startswith(("Invalid", "Overflow", "Merge failed")):
+        return "has overflowed: more was written than it had room for" if "Merge" not in said else "was merged"
+    return "has failed" if said.startswith(("Fail", "Error")) else ""
+
+
+def _extents(volume: Volume, origin: LogicalVolume, wanted: int) -> int:
+    """How many a classic snapshot gets: as asked for, or by policy. Raises CheckpointError when there are none."""
+    if origin.is_thin:
+        return 0
+    most = int(origin.size * MOST_OF_ORIGIN)
+    size = min(wanted or max(1 << 30, _held(volume) // SHARE), most)
+    if wanted and size > origin.free:
+        raise CheckpointError(
+            f"--snapshot-size {size_text(wanted)}: the group {origin.group} has {size_text(origin.free)} free",
+            f"vgs {origin.group}; ask for less",
+        )
+    extents = min(-(-size // origin.extent), origin.free_extents)
+    if extents * origin.extent < min(LEAST, most):
+        raise CheckpointError(_no_room(origin).text, _no_room(origin).remedy)
+    return extents
+
+
+def _held(volume: Volume) -> int:
+    """Bytes that the filesystem holds."""
+    facts = os.statvfs(volume.mountpoint)
+    return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+
+
+def _no_room(origin: LogicalVolume) -> Reason:
+    return Reason(
+        f"the group {origin.group} has {size_text(origin.free)} free: too little for a snapshot of {origin.path}",
+        f"vgextend {origin.group} DEVICE, or shrink another volume",
+    )
+
+
+def _refusals(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
+    if volume.fstype not in _FLAGS:
+        yield Reason(f"{volume.fstype} on a logical volume: only " + " and ".join(_FLAGS))
+    if os.geteuid() != 0:
+        yield Reason("snapshots need root", "run snapbreaker as root")
+        return
+    if origin.group_attributes[:1] != "w":
+        yield Reason(f"the group {origin.group} is read-only", f"vgchange --permission rw {origin.group}")
+    if "p" in (origin.group_attributes[3:4], origin.attributes[8:9]):
+        yield Reason(f"a physical volume of {origin.group} is missing", f"vgs {origin.group}; pvs")
+    if origin.is_thin:
+        yield from _of_pool(volume, origin)
+        return
+    if origin.attributes[:1] in "sS":
+        yield Reason(f"{origin.path} is a snapshot itself")
+    elif origin.attributes[:1] == "O":
+        yield Reason(f"a snapshot is being merged into {origin.path}", "wait until `lvs` shows it no more")
+    if origin.free < min(LEAST, int(origin.size * MOST_OF_ORIGIN)):
+        yield _no_room(origin)
+    if not _has_target("snapshot", "dm_snapshot"):
+        yield Reason("this kernel has no snapshot target", "modprobe dm_snapshot")
+
+
+def _of_pool(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
+    device = device_mapper.find(_pool_uuid(volume, origin))
+    if device is None:
+        yield Reason(
+            f"the pool {origin.group}/{origin.pool} is not active", f"lvchange -ay {origin.group}/{origin.pool}"
+        )
+        return
+    kind, said = device_mapper.status(device.name)
+    words = said.split()
+    if kind != "thin-pool" or "Fail" in words or "Error" in words:
+        yield Reason(f"the pool {origin.group}/{origin.pool} has failed: {said}", "lvs -a; lvconvert --repair")
+    elif "out_of_data_space" in words or "ro" in words:
+        yield Reason(f"the pool {origin.group}/{origin.pool} is full", f"lvextend {origin.group}/{origin.pool}")
+
+
+def _notes(volume: Volume, origin: LogicalVolume) -> Iterator[str]:
+    others = logical_volume.snapshots_of(origin)
+    if others and not origin.is_thin:
+        yield f"{origin.path} has other snapshots: {', '.join(others)}; each makes every write slower"
+    if not origin.is_thin:
+        size = _extents(volume, origin, 0) * origin.extent
+        yield f"the run may change {size_text(size // 2)}: --snapshot-size N gives it more or less"
+
+
+def _has_target(name: str, module: str) -> bool:
+    """Whether device-mapper knows it, or a module could bring it."""
+    if os.path.isdir(f"/sys/module/{module}"):
+        return True
+    done = commands.run(["modprobe", "--dry-run", "--quiet", module], check=False)
+    return done.status == 0

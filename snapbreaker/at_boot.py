@@ -1,0 +1,120 @@
+"""Rolling back at the next boot: whole volumes are replaced, and nothing is changed under what runs until then.
+
+schedule → reboot → carry_over (what is kept follows) → `recover` puts back what is left, and proves it.
+
+A volume that cannot be replaced as a whole goes back early in that boot, by the file engine. But what is read
+before it (/boot, the EFI system partition) goes back at once: the next boot's kernel has to fit its modules.
+"""
+
+from __future__ import annotations
+
+import os
+
+from snapbreaker import order, selection
+from snapbreaker.backend import Backend, Capability, Reason
+from snapbreaker.checkpoint.record import Record, VolumeRecord
+from snapbreaker.checkpoint.states import State
+from snapbreaker.errors import CheckpointError
+from snapbreaker.goal import Goal
+from snapbreaker.linux.process import boot_id
+from snapbreaker.outcome import Outcome
+from snapbreaker.paths import relative
+from snapbreaker.progress import Progress, silent
+from snapbreaker.rollback import begin, put_boot_back
+from snapbreaker.system import service
+from snapbreaker.system.boot_files import NAME
+from snapbreaker.trees import source
+from snapbreaker.volumes import discover
+
+
+def schedule(record: Record, goal: Goal, progress: Progress = silent) -> Outcome:
+    """The record ends in *reboot-pending*, or in *failed* where what is read before the boot could not go back.
+
+    Raises CheckpointError with every reason where no volume can be replaced: then nothing was changed. OSError.
+    """
+    ready, reasons = _able(record)
+    if not ready:
+        raise CheckpointError(
+            f"checkpoint {record.id} cannot be gone back to at boot: "
+            + "; ".join(f"{root}: {reason.text}" for root, reason in reasons),
+            "; ".join(dict.fromkeys(reason.remedy for _, reason in reasons if reason.remedy))
+            or "leave --at-boot out: the files go back while the machine runs",
+        )
+    for volume, _ in ready:
+        _prove_whole(volume)
+    before = record.state
+    outcome = Outcome()
+    begin(record, goal)
+    record.note(at_boot={"boot": boot_id(), "before": str(before), "touched": False})
+    outcome.volumes = put_boot_back(record, goal, outcome, progress)
+    if any(volume.changes.total for volume in outcome.volumes):
+        record.note(at_boot={"boot": boot_id(), "before": str(before), "touched": True})
+    if outcome.volumes and not outcome.verified:
+        record.enter(State.FAILED)
+        return outcome
+    for volume, backend in ready:
+        backend.schedule(volume.stored)
+        root = volume.stored.volume.root
+        outcome.notes.append(f"{root} becomes what it was at the next boot ({backend.name})")
+    late = [one for one in record.meta.volumes if not order.boots(one) and one not in [each for each, _ in ready]]
+    outcome.notes += [f"{one.stored.volume.root} goes back early in the next boot ({one.backend})" for one in late]
+    outcome.notes.append("what is written until then is lost, but for what is kept, such as logs")
+    record.pass_through(State.VERIFYING)
+    record.enter(State.REBOOT_PENDING)
+    return outcome
+
+
+def call_off(record: Record) -> None:
+    """Leave everything as it is at the next boot, too. Raises CheckpointError where it is too late; OSError."""
+    noted = record.status.get("at_boot", {})
+    if record.state is not State.REBOOT_PENDING or noted.get("boot") != boot_id():
+        raise CheckpointError(f"checkpoint {record.id} is {record.state}: nothing of it waits for a boot")
+    if noted.get("touched"):
+        raise CheckpointError(
+            f"what checkpoint {record.id} holds of /boot went back already: the rest has to follow", "reboot"
+        )
+    withdraw(record)
+    record.enter(State(noted["before"]))
+
+
+def withdraw(record: Record) -> None:
+    """Whatever of it was scheduled, and was not done yet, is not to be done. Idempotent. Raises OSError."""
+    for volume in record.meta.volumes:
+        backend = selection.load(volume.backend)
+        if Capability.AT_BOOT in backend.capabilities and not backend.reverted(volume.stored):
+            backend.call_off(volume.stored)
+
+
+def carry_over() -> None:
+    """Early in a boot, ahead of all else: the volumes that were replaced get what is kept. Raises OSError,
+    SnapbreakerError: then nothing may be done by what the store holds, which may be as old as the checkpoint.
+    """
+    backends = [selection.load(name) for name in selection.names()]
+    for volume in discover(["/"], system=True).volumes:
+        for backend in backends:
+            if Capability.AT_BOOT in backend.capabilities:
+                backend.after_boot(volume)
+
+
+def _prove_whole(volume: VolumeRecord) -> None:
+    """Raise CheckpointError where the checkpoint is lost, or nobody would bring it to an end once it is booted."""
+    with source(volume, undo=False) as old:
+        top = volume.stored.volume.root
+        unit = os.fsencode(relative(str(service.WANTS / NAME), top)) if top == "/" else b""
+        if old.lookup(unit) is None:
+            raise CheckpointError(
+                f"the checkpoint holds no {NAME}: after the boot nobody would bring over what is kept",
+                "leave --at-boot out; after `snapbreaker install-service` later checkpoints have it",
+            )
+
+
+def _able(record: Record) -> tuple[list[tuple[VolumeRecord, Backend]], list[tuple[str, Reason]]]:
+    """The volumes that can be replaced at boot, and why the others cannot."""
+    ready, reasons = [], []
+    for volume in record.meta.volumes:
+        backend = selection.load(volume.backend)
+        answer = backend.at_boot(volume.stored)
+        if answer:
+            ready.append((volume, backend))
+        reasons += [(volume.stored.volume.root, reason) for reason in answer.reasons]
+    return ready, reasons
