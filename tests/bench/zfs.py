@@ -51,9 +51,9 @@ for _ in range(rounds):
     os.sync()
     back = run("snapbreaker", "-q", "rollback", "--last", "--whole", "--force", "--yes")
     found["snapbreaker rollback"].append(took(back))
-    run("snapbreaker", "-q", "checkpoint", "delete", "--last")
-    if made[3] or back[3]:
-        sys.exit(f"ended with {made[3]}, {back[3]}")
+    deleted = run("snapbreaker", "-q", "checkpoint", "delete", *os.listdir("/var/lib/snapbreaker"))
+    if made[3] or back[3] or deleted[3]:
+        sys.exit(f"ended with {made[3]}, {back[3]}, {deleted[3]}")
 print(json.dumps(found))
 """
 NOTE = """\
