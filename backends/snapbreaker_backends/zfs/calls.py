@@ -11,17 +11,12 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 from snapbreaker import commands
 from snapbreaker.errors import CheckpointError, ToolError
-
-try:
-    libzfs_core: Any = import_module("libzfs_core")
-    exceptions: Any = import_module("libzfs_core.exceptions")
-except ImportError:  # an optional extra; also an installed one that does not fit the machine's library
-    libzfs_core = exceptions = None
 
 HOLD = "snapbreaker"  # the tag: who destroys the snapshot is told `dataset is busy`, and `zfs holds` says by whom
 
@@ -49,24 +44,47 @@ class Calls(ABC):
 
 
 class Library(Calls):
+    """``core`` is the module libzfs_core."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+        self._error: type[Exception] = core.exceptions.ZFSError
+
+    def works(self) -> bool:
+        """Whether there is a library that the module fits, and a kernel module."""
+        try:
+            self._core.lzc_exists(b"snapbreaker-is-no-pool")
+        except (OSError, AttributeError, self._error):
+            return False
+        return True
+
     def snapshot(self, names: Sequence[str], properties: Mapping[str, str]) -> None:
         encoded = {os.fsencode(key): os.fsencode(value) for key, value in properties.items()}
-        with _explained("snapshot", names):
-            libzfs_core.lzc_snapshot(_encoded(names), encoded)
+        with self._explained("snapshot", names):
+            self._core.lzc_snapshot(_encoded(names), encoded)
 
     def hold(self, names: Sequence[str]) -> None:
-        with _explained("hold", names):
-            libzfs_core.lzc_hold(dict.fromkeys(_encoded(names), HOLD.encode()))
+        with self._explained("hold", names):
+            self._core.lzc_hold(dict.fromkeys(_encoded(names), HOLD.encode()))
 
     def destroy(self, names: Sequence[str]) -> None:
-        with _explained("destroy", names):
+        with self._explained("destroy", names):
             for name in _encoded(names):
                 try:
-                    libzfs_core.lzc_release({name: [HOLD.encode()]})
-                except exceptions.ZFSError as error:
-                    if error.errno != errno.ENOENT:
+                    self._core.lzc_release({name: [HOLD.encode()]})
+                except self._error as error:
+                    if getattr(error, "errno", 0) != errno.ENOENT:
                         raise
-            libzfs_core.lzc_destroy_snaps(_encoded(names), defer=True)
+            self._core.lzc_destroy_snaps(_encoded(names), defer=True)
+
+    @contextmanager
+    def _explained(self, what: str, names: Sequence[str]) -> Iterator[None]:
+        try:
+            yield
+        except self._error as error:
+            why = "; ".join(map(str, getattr(error, "errors", [error])))
+            remedy = _REMEDIES.get(getattr(error, "errno", 0), "")
+            raise CheckpointError(f"zfs {what} {' '.join(names)}: {why}", remedy) from error
 
 
 class Program(Calls):
@@ -85,14 +103,20 @@ class Program(Calls):
 
 def find() -> Calls | None:
     """The best way on this machine, None when there is none."""
-    if libzfs_core is not None:
-        try:
-            libzfs_core.lzc_exists(b"snapbreaker-is-no-pool")
-        except (OSError, AttributeError, exceptions.ZFSError):  # no library, or one that does not fit
-            pass
-        else:
-            return Library()
+    library = _library()
+    if library is not None and library.works():
+        return library
     return Program() if commands.installed("zfs") else None
+
+
+@cache
+def _library() -> Library | None:
+    """Loaded once, when a checkpoint is made: what the command does to it later does not matter."""
+    try:
+        import_module("libzfs_core.exceptions")
+        return Library(import_module("libzfs_core"))
+    except Exception:  # an optional extra; also one that does not fit this Python or the machine's library
+        return None
 
 
 def _run(*words: str, harmless: Sequence[str] = ()) -> None:
@@ -101,15 +125,6 @@ def _run(*words: str, harmless: Sequence[str] = ()) -> None:
     except ToolError as error:
         if not any(text in error.stderr for text in harmless):
             raise CheckpointError(f"zfs {words[0]}: {error.message}") from error
-
-
-@contextmanager
-def _explained(what: str, names: Sequence[str]) -> Iterator[None]:
-    try:
-        yield
-    except exceptions.ZFSError as error:
-        why = "; ".join(map(str, getattr(error, "errors", [error])))
-        raise CheckpointError(f"zfs {what} {' '.join(names)}: {why}", _REMEDIES.get(error.errno, "")) from error
 
 
 def _encoded(names: Sequence[str]) -> list[bytes]:
