@@ -118,7 +118,12 @@ class TextNarrator:
             self._began = self._work_began = self._heard = time.monotonic()
             shown = issue.line if issue.line else issue.reason
             self.say(f"TRIPPED by {issue.type}: {shown[:300]}")
-            self.say("the command is stopped; rolling back ...")
+            if issue.line_number:
+                place = f"{path_text(issue.source)} line {issue.line_number}"
+                self.say(f"  {place}: {issue.reason} (rule {issue.rule})")
+            halt = story.halt()
+            took = f" {halt.reaction * 1000:.1f} ms after the line was read" if halt and halt.reaction else ""
+            self.say(f"the command was stopped{took}; rolling back ...")
 
     def finished(self, report: Report) -> None:
         from snapbreaker.report.text import render

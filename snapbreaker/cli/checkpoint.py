@@ -114,8 +114,9 @@ def show(settings: Settings, id: str | None, last: bool, as_json: bool) -> None:
 @checkpoint.command()
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--force", is_flag=True, help="Also pinned, failed or unfinished ones.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for each checkpoint.")
 @click.pass_obj
-def delete(settings: Settings, ids: tuple[str, ...], force: bool) -> None:
+def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Remove checkpoints, with what they could undo."""
     from snapbreaker.checkpoint.discard import discard
 
@@ -130,14 +131,17 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool) -> None:
         with removal_told(TextNarrator(settings.verbosity).progress):
             for record in records:
                 discard(record, leave_unreachable=force)
+                if as_json:
+                    print_json({"id": record.id, "deleted": True})
 
 
 @checkpoint.command()
 @click.option("--count", type=click.IntRange(min=0), default=20, show_default=True, help="Keep at most so many.")
 @click.option("--days", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Keep none older.")
 @click.option("--dry-run", is_flag=True, help="Only say which would go.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for each checkpoint.")
 @click.pass_obj
-def prune(settings: Settings, count: int, days: float, dry_run: bool) -> int:
+def prune(settings: Settings, count: int, days: float, dry_run: bool, as_json: bool) -> int:
     """Remove old checkpoints, never a pinned, failed or unfinished one. `run` does so after each success."""
     from snapbreaker.checkpoint.discard import discard
     from snapbreaker.checkpoint.retention import Retention
@@ -150,7 +154,10 @@ def prune(settings: Settings, count: int, days: float, dry_run: bool) -> int:
                     with removal_told(narrator.progress):
                         discard(record)
                 narrator.wipe()
-                click.echo(record.id)
+                if as_json:
+                    print_json({"id": record.id, "deleted": not dry_run})
+                else:
+                    click.echo(record.id)
             except SnapbreakerError as error:  # the others go all the same
                 click.echo(f"snapbreaker: {error}", err=True)
                 code = Exit.NOT_STARTED
@@ -161,11 +168,14 @@ def prune(settings: Settings, count: int, days: float, dry_run: bool) -> int:
 @click.argument("id", required=False)
 @click.option("--last", is_flag=True, help="The newest checkpoint.")
 @click.option("--off", is_flag=True, help="Let it be pruned again.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @click.pass_obj
-def pin(settings: Settings, id: str | None, last: bool, off: bool) -> None:
+def pin(settings: Settings, id: str | None, last: bool, off: bool, as_json: bool) -> None:
     """Keep a checkpoint whatever its age."""
     record = chosen(settings.store, id, last, "unpin" if off else "pin")
     record.pin(not off)
+    if as_json:
+        print_json({"id": record.id, "pinned": not off})
 
 
 def _facts(record: Record) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sys
 import traceback
 from contextlib import suppress
 from importlib import import_module
+from itertools import takewhile
 from typing import NoReturn, TextIO
 
 import click
@@ -15,7 +16,7 @@ import click
 from snapbreaker import __version__, progress
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.dataclass import dataclass
-from snapbreaker.errors import SnapbreakerError
+from snapbreaker.errors import SnapbreakerError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.monitor.streams import fill_standard_descriptors
 from snapbreaker.report.wording import path_text
@@ -101,6 +102,7 @@ def _code() -> int:
     except click.ClickException as error:
         with suppress(OSError):
             error.show()
+        _tell_program(UsageError(error.format_message()))
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
@@ -108,6 +110,7 @@ def _code() -> int:
         return 128 + stop.number
     except SnapbreakerError as error:
         _say(f"snapbreaker: {error.message}", f"snapbreaker: hint: {error.hint}" if error.hint else "")
+        _tell_program(error)
         return error.exit_code
     except SystemExit:  # how click takes EPIPE (`snapbreaker verify | head`); its status would be 1
         return 128 + signal.SIGPIPE
@@ -119,6 +122,15 @@ def _code() -> int:
         _say(traceback.format_exc().rstrip("\n"), f"snapbreaker: internal error; {AFTERWARDS}")
         return Exit.INTERNAL
     return code if isinstance(code, int) else Exit.OK
+
+
+def _tell_program(error: SnapbreakerError) -> None:
+    """With --json an error that no verb has told is on standard output too, as events."""
+    if "--json" in takewhile(lambda argument: argument != "--", sys.argv[1:]):
+        from snapbreaker.narrator import EventNarrator
+
+        sys.stdout.flush()
+        EventNarrator().failed(error)
 
 
 def _say(*lines: str) -> None:

@@ -9,9 +9,9 @@ import click
 
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
+from snapbreaker.cli.rules_check import rule_set
 from snapbreaker.errors import UsageError
 from snapbreaker.monitor.learn import Learned
-from snapbreaker.monitor.rules import RuleSet
 from snapbreaker.output_log import recorded
 from snapbreaker.report.wording import count_text, line_text
 
@@ -27,24 +27,33 @@ Examples:
 @click.argument("files", nargs=-1, metavar="FILE...")
 @click.option("--from", "ids", multiple=True, metavar="ID", help="Learn from what this run printed.")
 @click.option("--command", default="", metavar="CMD", help="The command line that printed it: chooses the packs.")
+@click.option("--rules", "others", multiple=True, metavar="FILE", help="Add the rules of a file.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Add a built-in pack.")
 @click.pass_obj
-def learn(settings: Settings, files: tuple[str, ...], ids: tuple[str, ...], command: str) -> None:
+def learn(
+    settings: Settings,
+    files: tuple[str, ...],
+    ids: tuple[str, ...],
+    command: str,
+    others: tuple[str, ...],
+    profiles: tuple[str, ...],
+) -> None:
     """Make success patterns for strict mode from recorded good runs.
 
     The rules go to standard output, to be reviewed; what was generalised in them to standard error. Lines that
-    are issues are left out.
+    are issues by the rules that judge the command here, your own too, are left out.
     """
     if not files and not ids:
         raise UsageError("nothing to learn from", "give a FILE, or --from ID")
     logs = [(os.path.basename(name), name) for name in files]
-    names, argv = {os.uname().nodename}, shlex.split(command)
+    names = {os.uname().nodename}
     for id in ids:
         record = settings.store.resolve(id)
         if record.state not in (State.COMMITTED, State.HELD):
             raise UsageError(f"run {record.id} did not end well ({record.state})", "learn from a good one")
-        argv = argv or list(record.meta.command)
+        command = command or shlex.join(record.meta.command)
         logs += [(f"{record.id} {source}", str(path)) for source, path in recorded(record.path).items()]
-    learned, rules = Learned(), RuleSet.for_command(argv)
+    learned, rules = Learned(), rule_set(command, others, profiles)
     for name, path in logs:
         try:
             with open(path, "rb") as stream:

@@ -128,8 +128,9 @@ PREFACE = """\
 # Events
 
 With `--json` a verb writes one JSON object a line to standard output, each by one write(2), at the moment when
-it happens. `start` comes first and `finished` last; a verb that is killed or refused may end without `finished`,
-then its exit code tells (see exit-codes.md). New kinds and new fields may be added: ignore what you do not know.
+it happens. `start` comes first and `finished` last. A verb that is refused (a usage error) writes `error` and
+`finished`, and the same message to standard error; one that is killed may end without `finished`, then its exit
+code tells (see exit-codes.md). New kinds and new fields may be added: ignore what you do not know.
 
 A run that trips: `start`, `checkpoint`, `running`, `output` …, `issue`, `halted`, `restoring`, `restored`,
 `verified`, `finished`. One that does not: `start`, `checkpoint`, `running`, `output` …, `committed`, `finished`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import time
@@ -249,6 +250,27 @@ def test_output_passes_byte_for_byte(shell: Shell, tool: Tool) -> None:
     assert result.status == 0
     assert result.stdout == noise
     assert noise in result.stderr
+
+
+def test_a_trip_tells_the_line_its_place_the_rule_and_its_reason(shell: Shell) -> None:
+    result = shell("echo working; echo 'ERROR: broken'; sleep 9")
+    assert result.status == 1
+    told = result.stderr.decode()
+    assert "snapbreaker: TRIPPED by ERROR: ERROR: broken\nsnapbreaker:   stdout line 2: " in told
+    assert re.search(r"line 2: .+ \(rule default/.+\)\nsnapbreaker: the command was stopped .+ rolling back", told)
+
+
+def test_what_becomes_of_checkpoints_as_json(shell: Shell, tool: Tool) -> None:
+    assert shell("echo working").status == 0
+    [made] = tool.checkpoints()
+    id = made["id"]
+    assert tool("checkpoint", "pin", id, "--json").events == [{"id": id, "pinned": True}]
+    assert tool("checkpoint", "prune", "--count", "0", "--json").events == []
+    assert tool("checkpoint", "pin", id, "--off", "--json").events == [{"id": id, "pinned": False}]
+    dry = tool("checkpoint", "prune", "--count", "0", "--dry-run", "--json").events
+    assert dry == [{"id": id, "deleted": False}]
+    assert tool("checkpoint", "delete", id, "--json").events == [{"id": id, "deleted": True}]
+    assert tool.checkpoints() == []
 
 
 def test_events(shell: Shell, tool: Tool) -> None:

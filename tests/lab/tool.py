@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from snapbreaker.report import schema
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -28,8 +30,11 @@ class Result:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What ``--json`` printed."""
-        return [json.loads(line) for line in self.stdout.splitlines()]
+        """What ``--json`` printed. Events follow their schema, in whatever test; other objects have none."""
+        found = [json.loads(line) for line in self.stdout.splitlines()]
+        wrong = [(event, why) for event in found if "event" in event and (why := schema.problems(event))]
+        assert not wrong
+        return found
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from snapbreaker.cli import main as cli
 from snapbreaker.errors import CheckpointError
 from snapbreaker.exits import Exit
+from snapbreaker.report import schema
 from snapbreaker.signals import Interrupted
 
 REPOSITORY = Path(__file__).parents[2]
@@ -62,3 +64,37 @@ def test_streams_that_are_gone(tmp_path: Path, arguments: str, redirection: str,
     done = subprocess.run(["bash", "-c", script, sys.executable], env=environment, capture_output=True)
     assert done.returncode == code, done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.real_commands
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "run --json --nope -- true",
+        "run --json --",
+        "rules list --json --profile nope",
+        "checkpoint show --json zz",
+    ],
+)
+def test_a_refusal_is_told_as_events_too(tmp_path: Path, arguments: str) -> None:
+    done = _call(tmp_path, *arguments.split())
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [schema.problems(event) for event in found] == [[], []]
+    assert [(event["event"], event["exit_code"]) for event in found] == [("error", 2), ("finished", 2)]
+    assert done.returncode == 2
+    assert found[0]["message"] in done.stderr
+
+
+@pytest.mark.real_commands
+def test_an_option_of_the_command_is_none_of_ours(tmp_path: Path) -> None:
+    assert not _call(tmp_path, "run", "--nope", "--", "tool", "--json").stdout
+
+
+def _call(store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'backends'}",
+        "SNAPBREAKER_STORE": str(store),
+    }
+    argv = [sys.executable, "-m", "snapbreaker", *arguments]
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)

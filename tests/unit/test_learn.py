@@ -44,6 +44,19 @@ def learned(data: bytes) -> RuleSet:
     return RuleSet([parse_pack(found.toml(), "learned.toml", "learned")])
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("     ━━━━━━━━━━━━━━━━━━━━ 11.0/11.0 kB 1.3 MB/s", "     ━━━━━━━━━━━━━━━╸━━━━━━ 60.8/60.8 kB 2.3 MB/s"),
+        ("====== build ======", "======== build ========"),
+        ("fetching .......... done", "fetching ..................... done"),
+    ],
+)
+def test_bars_and_rulers_of_any_length(first: str, second: str) -> None:
+    rules = learned(first.encode() + b"\n")
+    assert check_log(rules, io.BytesIO(second.encode() + b"\n"), source="s", strict=True) is None
+
+
 def test_a_second_run_passes() -> None:
     rules = learned(FIRST)
     for log in (FIRST, SECOND):

@@ -147,3 +147,17 @@ def test_observed_issues_are_bounded_and_all_counted() -> None:
     assert watched.found == {"rule0": 2500, "rule1": 2500}
     assert len(watched.issues) == 40
     assert watched.issue is None
+
+
+def test_learn_judges_by_the_rules_of_the_project(project: Path) -> None:
+    """What is an issue here is no success, and what is allowed here is."""
+    (project / "snapbreaker.toml").write_text(
+        "[[rule]]\nname = 'cold'\ntype = 'allow'\npattern = 'WARN cache is cold'\nreason = 'it fills itself'\n"
+        "[[rule]]\nname = 'old'\ntype = 'ERROR'\npattern = 'schema is old'\n"
+    )
+    (project / "log").write_text("WARN cache is cold\nschema is old\nall done\n")
+    code, lines = call("learn", "log")
+    assert code == 0
+    examples = [line for line in lines if line.startswith("examples")]
+    assert examples == ['examples = ["WARN cache is cold"]', 'examples = ["all done"]']
+    assert "left out: log:2 is ERROR: schema is old" in lines
