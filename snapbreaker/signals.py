@@ -53,7 +53,7 @@ class Late:
 def noted() -> Iterator[Late]:
     """In the block STOPPING only leave a note: whoever is stopped twice must not die on the way to the rollback.
 
-    Ignored ones stay ignored (nohup).
+    Afterwards they are ignored: it is too late for anything. Ignored ones stay ignored (nohup).
     """
     late = Late()
     before = {number: signal.getsignal(number) for number in STOPPING}
@@ -63,8 +63,8 @@ def noted() -> Iterator[Late]:
     try:
         yield late
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
