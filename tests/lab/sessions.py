@@ -105,7 +105,8 @@ def unmount(mountpoint: str) -> list[str]:
         if _umount2(os.fsencode(mountpoint), 0) == 0:
             return killed
         for pid, what in users(mountpoint):
-            killed.append(f"{pid} ({what})")
+            if (told := f"{pid} ({what})") not in killed:  # it may take a while to die
+                killed.append(told)
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.005 * (attempt + 1))
     _umount2(os.fsencode(mountpoint), MNT_DETACH)
