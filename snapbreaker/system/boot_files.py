@@ -20,7 +20,9 @@ _UNIT = """\
 [Unit]
 Description=Finish what a snapbreaker run left undone
 DefaultDependencies=no
-ConditionPathExistsGlob={store}/*/state.json
+# The second: the power went while records were on their way from a volume that had been replaced.
+ConditionPathExistsGlob=|{store}/*/state.json
+ConditionPathExists=|/.snapbreaker
 RequiresMountsFor={store}
 After=local-fs.target systemd-remount-fs.service
 Before=sysinit.target shutdown.target
