@@ -190,7 +190,7 @@ def test_attach_ends_with_the_code_of_the_run_and_ctrl_c_does_not_end_it(run: Ru
 def test_attach_to_a_run_whose_processes_are_all_gone(run: Run) -> None:
     process = run.start(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     run.begun()
-    wait_for(lambda: any(b"begun" in file.read_bytes() for file in run.tool.store.glob("*-*/output*")), 30)
+    wait_for(lambda: any(b'"stdout"' in file.read_bytes() for file in run.tool.store.glob("*-*/output.index")), 30)
     kill_all([process.pid, *descendants(process.pid)])
     process.wait(30)
     record = max(run.tool.store.glob("*-*")).name
