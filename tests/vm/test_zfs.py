@@ -229,7 +229,7 @@ def test_private_mounts_and_hidden_or_legacy_mount_points(datasets: Datasets) ->
 def test_doctor_says_why_not(datasets: Datasets) -> None:
     def reasons() -> str:
         listed = datasets.vm.snapbreaker("doctor", "--scope", f"{datasets.path}/child")
-        return listed.stdout.partition("  zfs: ")[2].partition("  overlay")[0]
+        return listed.stdout.partition("  zfs: ")[2].partition("  lvm")[0]
 
     assert reasons() == "available\n"
     datasets.vm.sh(f"zfs set readonly=on {datasets.name}/child")
