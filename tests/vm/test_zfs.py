@@ -10,13 +10,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.lab.vm_judge import JUDGE
+from tests.lab.vm_judge import COMPARE, HOSTILE, JUDGE
 from tests.lab.vm_zfs import ZfsVm, disks
 from tests.vm.conftest import booted
 
 POOL = "zpool create -f -O mountpoint=none tank /dev/ubdb && zpool create -f -O mountpoint=none other /dev/ubdc"
-HOSTILE = f"cd {JUDGE} && python3 -m tests.lab.hostile"
-COMPARE = f"cd {JUDGE} && python3 -m tests.comparer"
 # snapbreaker is one file that a python3 without environment runs, so this is where pyzfs is found.
 LIBRARY = "/usr/lib/python3/dist-packages/libzfs_core"
 _numbers = itertools.count(1)
