@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from snapbreaker.system import packages
 from snapbreaker.system.owners import is_session, our_units
 from snapbreaker.system.parts import Parts
-from snapbreaker.system.sockets import chosen_by_the_kernel
+from snapbreaker.system.sockets import NO_UNIT, chosen_by_the_kernel
 from snapbreaker.system.state import BOOT_SECTORS, EFI, PACKAGES, SOCKETS, UNITS, Changed, capture
 from snapbreaker.system.target import Target
 from snapbreaker.system.units import COMING, FAILED, LOGINS, may_be_stopped
@@ -84,8 +84,8 @@ def _is_another_port(change: Changed, changes: Sequence[Changed]) -> bool:
     """Whether the kernel, or the unit by chance, has chosen the port: the same unit has others on both sides."""
     if change.table != SOCKETS:
         return False
-    protocol, _, address = change.name.partition(" ")
-    if protocol == "tcp" and int(address.rpartition(":")[2]) not in chosen_by_the_kernel():
+    protocol = change.name.partition(" ")[0]
+    if protocol == "tcp" and _port(change) not in chosen_by_the_kernel():
         return False
     owner = change.was or change.now
     return any(
@@ -104,16 +104,21 @@ def _is_forgotten(change: Changed) -> bool:
 def _is_nobodys(change: Changed) -> bool:
     """What a rollback neither made nor could unmake.
 
-    A port of another login's; what must never be stopped.
+    A port of another login's; one that the kernel chose for a process of no unit; what must never be stopped.
     """
     if change.table == SOCKETS:
         owner = change.was or change.now
-        return is_session(owner) and owner not in our_units()
+        passing = owner == NO_UNIT and _port(change) in chosen_by_the_kernel()
+        return passing or (is_session(owner) and owner not in our_units())
     if change.table != UNITS:
         return False
     if change.was:
         return False
     return not may_be_stopped(change.name) or change.name in LOGINS
+
+
+def _port(change: Changed) -> int:
+    return int(change.name.rpartition(":")[2])
 
 
 def _database() -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from snapbreaker.system.owners import unit_of
 _LISTEN, _UNCONNECTED = "0A", "07"  # TCP_LISTEN, TCP_CLOSE: include/net/tcp_states.h
 _TABLES = (("tcp", _LISTEN), ("tcp6", _LISTEN), ("udp", _UNCONNECTED), ("udp6", _UNCONNECTED))
 _PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
+NO_UNIT = "a process of no unit"
 
 
 def listening() -> dict[str, str]:
@@ -23,7 +24,7 @@ def listening() -> dict[str, str]:
     """
     inodes = dict(_sockets())
     owners = _owners(set(inodes)) if inodes else {}
-    return {name: owners.get(inode) or "a process of no unit" for inode, name in inodes.items()}
+    return {name: owners.get(inode) or NO_UNIT for inode, name in inodes.items()}
 
 
 def _sockets() -> Iterator[tuple[int, str]]:

@@ -19,6 +19,7 @@ from tests.fs.conftest import MakeFilesystem
 from tests.lab import debian, loopfs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+CHROOT = ("unshare", "--net", "chroot")  # whose ports nobody else opens
 PROGRAM = "/usr/local/bin/snapbreaker"
 STORE = "var/lib/snapbreaker"
 EXCLUDED = (b"var/lib/snapbreaker", b"proc", b"run")
@@ -58,7 +59,20 @@ def machine(request: pytest.FixtureRequest, make_filesystem: MakeFilesystem, bun
 
 
 def start(machine: Path, script: str) -> subprocess.Popen[str]:
-    argv = ["chroot", str(machine), PROGRAM, "run", "--scope", "/", "--", "/bin/sh", "-c", script]
+    argv = [
+        "unshare",
+        "--net",
+        "chroot",
+        str(machine),
+        PROGRAM,
+        "run",
+        "--scope",
+        "/",
+        "--",
+        "/bin/sh",
+        "-c",
+        script,
+    ]
     return subprocess.Popen(
         argv,
         env={**debian.ENVIRONMENT, "LANG": "C.UTF-8"},
@@ -117,7 +131,14 @@ def test_the_lifeboat_recovers_when_nothing_of_snapbreaker_is_left(machine: Path
     line = (machine / STORE / "lifeboat/recover").read_text().splitlines()[-1]
     words = shlex.split(line)[:-1]
     settings = dict(word.split("=", 1) for word in words if word.startswith("PYTHON"))
-    argv = ["chroot", str(machine), *[word for word in words if not word.startswith("PYTHON")], "recover"]
+    argv = [
+        "unshare",
+        "--net",
+        "chroot",
+        str(machine),
+        *[word for word in words if not word.startswith("PYTHON")],
+        "recover",
+    ]
     result = subprocess.run(
         argv, env={**debian.ENVIRONMENT, **settings}, capture_output=True, text=True, timeout=120
     )
