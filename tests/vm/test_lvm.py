@@ -17,7 +17,7 @@ from tests.lab.vm_zfs import disks
 from tests.vm.conftest import booted
 
 GROUPS = """
-udevadm settle
+udevadm settle --timeout=30 || :
 vgcreate -q fat /dev/ubdb; vgcreate -q thin /dev/ubdc
 lvcreate -q --type thin-pool -L 700m --poolmetadatasize 8m -n pool thin
 """
@@ -244,7 +244,7 @@ def test_a_snapshot_that_overflowed_is_no_checkpoint(classic: Volume) -> None:
         *("sh", "-c", f"echo after >{classic.path}/file; echo $$ >/root/begun; sleep 60"),
     )
     vm.sh("for i in $(seq 300); do [ -s /root/begun ] && break; sleep 0.1; done; [ -s /root/begun ]")
-    vm.sh("for p in $(pgrep -f '[b]in/snapbreaker run'); do kill -9 $p; done; rm /root/begun")
+    vm.sh("for p in $(pgrep -f '[b]in/snapbreaker run'); do kill -9 $p || :; done; rm /root/begun")
     vm.kill(started)
     vm.sh(f"dd if=/dev/urandom of={classic.path}/big bs=1M count=100 conv=fsync 2>/dev/null")
     done = vm.snapbreaker("recover", timeout=120)
