@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.collector import uncollected
 from snapbreaker.errors import SnapbreakerError
+from snapbreaker.files import ops
 from snapbreaker.files.entry import Change
 from snapbreaker.files.undo import build_undo
 from snapbreaker.foreign.watcher import Watcher
@@ -85,14 +87,24 @@ def commit(
                 return Issue(IssueType.CHECK, reason, "commit", time=time.time())
             after.save(record.path / AFTER)
             done.system_seconds = time.monotonic() - began
+        for volume in record.meta.volumes:  # what is said to stay does so through a power cut
+            _on_disk(volume.stored.volume.root)
         record.enter(State.COMMITTED)
     except (OSError, SnapbreakerError) as error:
         if record.state is not State.COMMITTED:
-            reason = f"the undo set could not be written: {error}"
+            reason = f"the change and its undo set could not be written: {error}"
             return Issue(IssueType.CHECK, reason, "commit", time=time.time())
     release(record)
     done.seconds = time.time() - done.started - done.system_seconds
     return done
+
+
+def _on_disk(root: str) -> None:
+    fd = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ops.syncfs(fd)
+    finally:
+        os.close(fd)
 
 
 def _counted(changes: Sequence[Change], progress: Progress) -> Iterator[Change]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from snapbreaker.files import content as contents
 from snapbreaker.files.tree import Content
-from snapbreaker.linux import btrfs, inode, xattr
+from snapbreaker.linux import btrfs, inode, writeback, xattr
 
 before: Callable[[str, bytes], None] | None = None
 
@@ -219,4 +219,4 @@ def fsync(fd: int) -> None:
 
 def syncfs(fd: int) -> None:
     _announce("syncfs")
-    inode.syncfs(fd)
+    writeback.syncfs(fd)

@@ -56,7 +56,6 @@ _UNSUPPORTED = frozenset({errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EI
 _renameat2 = function("renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _AT_EMPTY_PATH = 0x1000
 _linkat = function("linkat", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
-_syncfs = function("syncfs", ctypes.c_int)
 
 
 def get_flags(fd: int) -> int:
@@ -148,11 +147,6 @@ def get_generation(fd: int) -> int:
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int = 0) -> None:
     """rename(2) between directories, with RENAME_EXCHANGE or RENAME_NOREPLACE (rename(2), Linux 3.15)."""
     check(_renameat2(old_dir, old, new_dir, new, flags), "renameat2", new)
-
-
-def syncfs(fd: int) -> None:
-    """Write the filesystem that holds ``fd`` to disk. Write errors are reported since Linux 5.8 (syncfs(2))."""
-    check(_syncfs(fd), "syncfs")
 
 
 def link_fd(fd: int, directory: int, name: bytes) -> None:

@@ -18,11 +18,16 @@ _sync_file_range = function("sync_file_range", ctypes.c_int, ctypes.c_int64, cty
 _syncfs = function("syncfs", ctypes.c_int)
 
 
+def syncfs(fd: int) -> None:
+    """Write the filesystem that holds ``fd`` to disk. Write errors are reported since Linux 5.8 (syncfs(2))."""
+    check(_syncfs(fd), "syncfs")
+
+
 def sync_filesystem(path: str) -> None:
     """Have all of the filesystem that holds ``path`` on disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        check(_syncfs(fd), "syncfs", path)
+        syncfs(fd)
     finally:
         os.close(fd)
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snapbreaker.linux.clone import clone_file
-from snapbreaker.linux.inode import RENAME_EXCHANGE, renameat2, syncfs
+from snapbreaker.linux.inode import RENAME_EXCHANGE, renameat2
+from snapbreaker.linux.writeback import syncfs
 from tests.bench.tree import NEW, Kind, kind_of, other_name, path_of
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from snapbreaker import __version__
-from snapbreaker.linux.inode import syncfs
+from snapbreaker.linux.writeback import syncfs
 from tests.bench.processes import Used, used
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from snapbreaker.linux import openat, xattr
-from snapbreaker.linux.inode import RENAME_EXCHANGE, RENAME_NOREPLACE, get_flags, renameat2, set_flags, syncfs
+from snapbreaker.linux.inode import RENAME_EXCHANGE, RENAME_NOREPLACE, get_flags, renameat2, set_flags
 from snapbreaker.linux.libc import check
 from snapbreaker.linux.mountinfo import Mount, parse_mount, read_mounts
+from snapbreaker.linux.writeback import syncfs
 
 Opener = Callable[..., int]
 OPENERS: list[Opener] = [openat.open_beneath, openat.open_by_component]

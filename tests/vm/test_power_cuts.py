@@ -29,3 +29,21 @@ def test_power_cuts(kind: str, rounds: tuple[str, ...], lab: Path) -> None:
             print(f"{kind}: cut {number + 1} in {phase}:", cuts.cut(phase, dice))
     finally:
         vm.close()
+
+
+def test_what_was_said_to_stay_is_on_disk(lab: Path) -> None:
+    """The command wrote and synced nothing; the power goes as soon as the run has ended well."""
+    if reason := Uml.missing():
+        pytest.skip(reason)
+    vm = Uml.create(lab)
+    try:
+        booted(vm)
+        done = vm.run(
+            "snapbreaker", "run", "--", "sh", "-c", "echo more >>/etc/issue; echo new >/srv/new", timeout=120
+        )
+        vm.power_cut()
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert vm.boot() == "running"
+        assert vm.run("tail", "-qn", "1", "/etc/issue", "/srv/new").stdout == "more\nnew\n"
+    finally:
+        vm.close()

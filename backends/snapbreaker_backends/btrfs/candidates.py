@@ -18,7 +18,7 @@ from typing import NamedTuple
 from snapbreaker.files.live import LiveTree
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.btrfs_search import Changed, TooManyPathsError, changed_inodes, names_in, paths_of
-from snapbreaker.linux.inode import syncfs
+from snapbreaker.linux.writeback import syncfs
 from snapbreaker.parallel import in_parallel, part, processes_for
 
 

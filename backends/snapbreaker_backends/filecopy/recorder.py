@@ -23,10 +23,9 @@ from snapbreaker.files.policy import PathClass
 from snapbreaker.freeze import frozen
 from snapbreaker.guard.inodes import InodeSet
 from snapbreaker.linux.filesystems import Kind, kind
-from snapbreaker.linux.inode import syncfs
 from snapbreaker.linux.lease import expect_breaks
 from snapbreaker.linux.times import are_fine
-from snapbreaker.linux.writeback import write_back
+from snapbreaker.linux.writeback import syncfs, write_back
 from snapbreaker.paths import relative
 from snapbreaker.writers import Inode, Scan, Writer
 from snapbreaker_backends.filecopy.copies import GONE, Copies, Copy, Packed, PackedBlock, Recorded, wait_for_tick

@@ -18,10 +18,10 @@ from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Tree
 from snapbreaker.linux import device_mapper
 from snapbreaker.linux.durable import read_json, sync_directory, write_json
-from snapbreaker.linux.inode import syncfs
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.openat import open_beneath
+from snapbreaker.linux.writeback import sync_filesystem
 from snapbreaker.paths import below, relative
 from snapbreaker.report.wording import size_text
 from snapbreaker_backends.lvm import logical_volume
@@ -66,11 +66,7 @@ class LvmBackend(Backend):
         write_json(os.path.join(creation.vault, _NOTE), {"name": name})
         # The instant comes before the sync: what is written through a mapping after it gets a later ctime.
         proof = Proof.take()
-        root = os.open(volume.root, _DIRECTORY)
-        try:
-            syncfs(root)
-        finally:
-            os.close(root)
+        sync_filesystem(volume.root)
         logical_volume.take(origin, name, creation.checkpoint, extents)
         made = logical_volume.named(name)
         if not made:

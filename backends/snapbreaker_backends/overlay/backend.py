@@ -14,7 +14,7 @@ from snapbreaker.files.live import LiveTree
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.stage import attempts, put_in_place
 from snapbreaker.files.tree import Tree
-from snapbreaker.linux.inode import syncfs
+from snapbreaker.linux.writeback import sync_filesystem
 from snapbreaker.paths import relative
 from snapbreaker.sandbox.probe import reason_against
 from snapbreaker.sandbox.upper import APPLIED
@@ -37,11 +37,7 @@ class OverlayBackend(Backend):
         """Only when it began: by that it is known later what others have changed meanwhile."""
         started = time.monotonic()
         proof = Proof.take()  # before the sync: whatever is written through a mapping later gets a later ctime
-        fd = os.open(volume.root, _DIRECTORY)
-        try:
-            syncfs(fd)
-        finally:
-            os.close(fd)
+        sync_filesystem(volume.root)
         seconds = time.monotonic() - started
         return {"bytes": 0, "frozen": 0.0, "seconds": seconds, "proof": proof.as_dict()}
 

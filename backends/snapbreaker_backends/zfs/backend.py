@@ -14,8 +14,8 @@ from snapbreaker.errors import CheckpointError
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Tree
 from snapbreaker.linux.durable import read_json, sync_directory, write_json
-from snapbreaker.linux.inode import syncfs
 from snapbreaker.linux.mountinfo import Mount
+from snapbreaker.linux.writeback import sync_filesystem
 from snapbreaker.paths import relative
 from snapbreaker_backends.zfs import calls, datasets
 from snapbreaker_backends.zfs.view import identity_of, open_snapshot
@@ -102,11 +102,7 @@ def _plan(volume: Volume, creation: Creation, name: str) -> _Planned:
     mount = datasets.mount_of(volume)
     write_json(os.path.join(creation.vault, _NOTE), {"name": name})
     proof = Proof.take()
-    root = os.open(volume.root, _DIRECTORY)
-    try:
-        syncfs(root)
-    finally:
-        os.close(root)
+    sync_filesystem(volume.root)
     return _Planned(f"{mount.source}@{name}", datasets.place_in(volume, mount), proof)
 
 
