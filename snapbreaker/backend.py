@@ -26,7 +26,7 @@ class Capability(Flag):
     NONE = 0
     INSTANT = auto()  # create costs the same whatever the size of the volume
     WHOLE = auto()  # the checkpoint stays whole after commit: rollback --whole can take the volume back
-    AT_BOOT = auto()  # can be reverted as a whole at boot; needs a marker
+    AT_BOOT = auto()  # can be reverted as a whole at boot
     SANDBOX = auto()  # the command runs in a private mount namespace, and what it did is applied afterwards
 
 
@@ -98,15 +98,6 @@ class Stored:
     record: str
     policy: Policy
     data: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """What a volume says of the checkpoint at work, kept outside of what is reverted with it as a whole."""
-
-    checkpoint: str
-    state: str
-    boot_id: str
 
 
 class Backend(ABC):
@@ -199,13 +190,3 @@ class Backend(ABC):
 
     def after_boot(self, volume: Volume) -> None:  # noqa: B027
         """Where it was done: bring what is kept from the old volume, once. Cut off, it is done again."""
-
-    def write_marker(self, stored: Stored, state: str, boot_id: str) -> None:  # noqa: B027
-        """Replace the volume's marker atomically and on disk. Only where ``AT_BOOT`` is declared; else nothing."""
-
-    def read_marker(self, volume: Volume) -> Marker | None:
-        """The volume's marker, None when there is none."""
-        return None
-
-    def clear_marker(self, volume: Volume) -> None:  # noqa: B027
-        """Remove the volume's marker. Idempotent."""

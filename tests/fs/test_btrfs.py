@@ -15,7 +15,6 @@ from snapbreaker.files.entry import Aspect
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.policy import Policy
 from snapbreaker.linux import btrfs as ioctls
-from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.volumes import discover
 from snapbreaker_backends.btrfs import BtrfsBackend, enumeration
 from snapbreaker_backends.btrfs.view import SnapshotTree
@@ -282,33 +281,6 @@ def test_capabilities() -> None:
 
 def top_mtime(volume: Volume) -> int:
     return os.stat(volume.mountpoint).st_mtime_ns
-
-
-def test_marker_lives_at_the_top_level(tree: Path) -> None:
-    subvolume(tree / "@")
-    point = tree / "mounted"
-    point.mkdir()
-    source = next(mount.source for mount in read_mounts() if mount.mountpoint == str(tree))
-    subprocess.run(["mount", "-o", "noatime,subvol=@", source, point], check=True)
-    try:
-        stored = checkpoint(point)
-        volume = stored.volume
-        before, mounts = os.stat(tree).st_mtime_ns, len(read_mounts())
-        assert BACKEND.read_marker(volume) is None
-        BACKEND.write_marker(stored, "running", "boot-1")
-        BACKEND.write_marker(stored, "tripped", "boot-1")
-        marker = BACKEND.read_marker(volume)
-        assert marker is not None
-        assert (marker.checkpoint, marker.state, marker.boot_id) == ("7-test", "tripped", "boot-1")
-        assert BACKEND.read_marker(discover([str(tree)]).volumes[0]) is None
-        assert len(os.listdir(tree / ".snapbreaker/markers")) == 1
-        BACKEND.clear_marker(volume)
-        BACKEND.clear_marker(volume)
-        assert BACKEND.read_marker(volume) is None
-        assert not (tree / ".snapbreaker").exists()
-        assert (os.stat(tree).st_mtime_ns, len(read_mounts())) == (before, mounts)
-    finally:
-        subprocess.run(["umount", point], check=True)
 
 
 def test_enumeration_by_the_library_agrees(tree: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from snapbreaker.backend import Availability, Backend, Capability, Creation, Marker, Reason, Stored, Volume
+from snapbreaker.backend import Availability, Backend, Capability, Creation, Reason, Stored, Volume
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.diff import Proof
 from snapbreaker.files.policy import Policy
@@ -19,7 +19,7 @@ from snapbreaker.linux.inode import set_flags
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.swaps import active_swap_files
 from snapbreaker.paths import is_below, relative
-from snapbreaker_backends.btrfs import exchange, marker, place
+from snapbreaker_backends.btrfs import exchange, place
 from snapbreaker_backends.btrfs.candidates import Since
 from snapbreaker_backends.btrfs.enumeration import nested_subvolumes
 from snapbreaker_backends.btrfs.view import SnapshotTree
@@ -125,15 +125,6 @@ class BtrfsBackend(Backend):
     def after_boot(self, volume: Volume) -> None:
         if volume.fstype == "btrfs":
             exchange.carry_over(volume)
-
-    def write_marker(self, stored: Stored, state: str, boot_id: str) -> None:
-        marker.write_marker(stored.volume, Marker(stored.data["checkpoint"], state, boot_id))
-
-    def read_marker(self, volume: Volume) -> Marker | None:
-        return marker.read_marker(volume)
-
-    def clear_marker(self, volume: Volume) -> None:
-        marker.clear_marker(volume)
 
 
 def _delete(directory: int, name: bytes) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from snapbreaker.commands import run
+from snapbreaker import carried
+from snapbreaker.carried import DIRECTORY, opened, parent_of
 from snapbreaker.files import ops
-from snapbreaker.files.remove import remove_tree
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.btrfs import Nested
 from snapbreaker.linux.openat import open_beneath
 from snapbreaker_backends.btrfs.enumeration import nested_subvolumes
-from snapbreaker_backends.btrfs.plan import DIRECTORY, OTHER, Plan, Stage, exists, opened, parent_of, write
+from snapbreaker_backends.btrfs.plan import OTHER, Plan, Stage, write
 
 
 def carry(top: int, own: int, plan: Plan) -> None:
@@ -25,42 +23,21 @@ def carry(top: int, own: int, plan: Plan) -> None:
         opened(open_beneath(top, os.fsencode(plan.path), DIRECTORY)) as new,
         opened(os.open(OTHER, DIRECTORY, dir_fd=own)) as old,
     ):
-        # Not where the directory that would hold it is no part of the checkpoint.
-        kept = [path for path in map(os.fsencode, plan.kept) if exists(old, path) and _has_parent(new, path)]
+        kept = carried.there_in(old, new, plan.kept)
         if plan.stage == Stage.SCHEDULED:
-            for stale in map(os.fsencode, plan.kept):
-                if exists(new, stale):
-                    _clear(new, stale)
+            carried.clear(new, plan.kept)
             btrfs.sync(new)
             sealed = [os.fsdecode(one.path) for one in _nested(old, kept) if one.read_only]
             plan = replace(plan, stage=Stage.CLEARED, sealed=sealed)
             write(own, plan)
         _move_subvolumes(old, new, kept)
-        for path in kept:
-            _copy(old, new, path)
+        carried.copy(old, new, kept)
         for sealed_path in plan.sealed:
             with opened(open_beneath(new, os.fsencode(sealed_path), DIRECTORY)) as fd:
                 ops.set_subvolume_read_only(fd, True)
-        for directory, mtime in plan.times.items():
-            with opened(open_beneath(new, os.fsencode(directory), DIRECTORY)) as fd:
-                ops.set_mtime(fd, mtime, os.fstat(fd).st_atime_ns)
+        carried.set_times(new, plan.times)
         btrfs.sync(new)
         write(own, replace(plan, stage=Stage.CARRIED))
-
-
-def _clear(new: int, path: bytes) -> None:
-    """All but the directory itself, since something may be mounted there; so may be on what is in it."""
-    with parent_of(new, path) as (parent, name):
-        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            remove_tree(parent, name)
-            return
-        with opened(os.open(name, DIRECTORY, dir_fd=parent)) as fd:
-            for inner in map(os.fsencode, os.listdir(fd)):
-                try:
-                    remove_tree(fd, inner)
-                except OSError as error:
-                    if error.errno != errno.EBUSY:
-                        raise
 
 
 def _nested(old: int, kept: Sequence[bytes]) -> list[Nested]:
@@ -88,21 +65,7 @@ def _move_subvolumes(old: int, new: int, kept: Sequence[bytes]) -> None:
 
 
 def _make_directories(top: int, path: bytes) -> None:
-    """Those above ``path``; ``_copy`` makes them what they are."""
+    """Those above ``path``; ``carried.copy`` makes them what they are."""
     for end in (index for index, octet in enumerate(path) if octet == 0x2F):
         with parent_of(top, path[:end]) as (parent, name), suppress(FileExistsError):
             ops.mkdir(parent, name)
-
-
-def _copy(old: int, new: int, path: bytes) -> None:
-    """With all that cp(1) knows of, without the data where the filesystem can share them."""
-    if exists(old, path):
-        places = [f"/proc/{os.getpid()}/fd/{fd}/{os.fsdecode(path)}" for fd in (old, new)]
-        run(
-            ["cp", "--archive", "--reflink=auto", "--remove-destination", "--no-target-directory", "--", *places],
-            timeout=None,
-        )
-
-
-def _has_parent(top: int, path: bytes) -> bool:
-    return exists(top, path.rpartition(b"/")[0])

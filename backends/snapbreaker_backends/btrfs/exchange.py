@@ -8,30 +8,26 @@ what --keep names) is copied from there early in the next boot, ahead of all tha
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 
+from snapbreaker import carried
 from snapbreaker.backend import Stored, Volume
+from snapbreaker.carried import DIRECTORY, opened, parent_of
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import ops
-from snapbreaker.files.policy import PathClass
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.openat import open_beneath
 from snapbreaker_backends.btrfs.carry import carry
 from snapbreaker_backends.btrfs.place import default_of, place_of
 from snapbreaker_backends.btrfs.plan import (
-    DIRECTORY,
     OTHER,
     Plan,
     Stage,
-    exists,
     found,
     identity_of,
     made,
     name_of,
     names,
-    opened,
-    parent_of,
     reachable,
     read,
     remove_all,
@@ -47,15 +43,16 @@ def schedule(stored: Stored, snapshots: str) -> None:
     place = place_of(volume)
     with top_level(volume) as top, made(top, name_of(stored.vault)) as own:
         new = _build(stored, snapshots, own)
-        kept = [os.fsdecode(path) for path, cls in stored.policy.classes if path and cls is not PathClass.RESTORE]
-        kept.append(".snapbreaker")
+        kept = carried.kept_of(stored.policy)
+        with opened(os.open(OTHER, DIRECTORY, dir_fd=own)) as other:
+            times = carried.times_around(other, kept)
         plan = Plan(
             stored.data["checkpoint"],
             os.fsdecode(place.path),
             place.identity,
             new,
-            sorted(set(kept)),
-            _times(own, kept),
+            kept,
+            times,
             default_of(volume) == place.identity,
         )
         write(own, plan)
@@ -142,17 +139,6 @@ def _build(stored: Stored, snapshots: str, own: int) -> int:
             with opened(open_beneath(own, OTHER + b"/" + os.fsencode(record["path"]), DIRECTORY)) as fd:
                 ops.set_subvolume_read_only(fd, True)
     return identity_of(own, OTHER)
-
-
-def _times(own: int, kept: Iterable[str]) -> dict[str, int]:
-    """The mtimes of the directories that hold what is kept, as the checkpoint has them."""
-    times = {}
-    for path in {path.rpartition("/")[0] for path in kept}:
-        inner = OTHER + b"/" + os.fsencode(path) if path else OTHER
-        if exists(own, inner):
-            with opened(open_beneath(own, inner, DIRECTORY)) as fd:
-                times[path] = os.fstat(fd).st_mtime_ns
-    return times
 
 
 def _put_in_place(top: int, own: int, plan: Plan, wanted: int) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, field
 from enum import StrEnum
 
 from snapbreaker.backend import Volume
+from snapbreaker.carried import DIRECTORY, opened, parent_of
 from snapbreaker.dataclass import dataclass
 from snapbreaker.files import ops
 from snapbreaker.files.remove import remove_tree
@@ -23,7 +24,6 @@ from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.openat import open_beneath
 from snapbreaker_backends.btrfs.place import mount_of
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BASE, _PLACE, OTHER, _PLAN = b".snapbreaker", b"at-boot", b"other", b"plan"
 
 
@@ -151,27 +151,3 @@ def identity_of(own: int, name: bytes) -> int:
             return btrfs.subvolume_info(fd).id
     except FileNotFoundError:
         return 0
-
-
-@contextmanager
-def parent_of(top: int, path: bytes) -> Iterator[tuple[int, bytes]]:
-    """The directory that holds ``path``, and its name there."""
-    above, _, name = path.rpartition(b"/")
-    with opened(open_beneath(top, above, DIRECTORY)) as fd:
-        yield fd, name
-
-
-@contextmanager
-def opened(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def exists(top: int, path: bytes) -> bool:
-    try:
-        os.close(open_beneath(top, path, os.O_PATH | os.O_NOFOLLOW))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
