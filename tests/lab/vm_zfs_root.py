@@ -6,6 +6,9 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from snapbreaker.checkpoint import store
+from snapbreaker.system import boot_files
+from snapbreaker_backends.zfs.place import FIRST_AID
 from tests.lab import cache, vm_image
 from tests.lab.vm_zfs import ZfsVm
 
@@ -47,7 +50,7 @@ def create(session: Path) -> ZfsVm:
 
 
 def _packed(session: Path) -> Path:
-    hook = boot_files.hook(Path(Store.DEFAULT), FIRST_AID)
+    hook = boot_files.hook(Path(store.DEFAULT), FIRST_AID)
     key = [MAKE, hook, vm_image.SIZE, str(ZfsVm.golden())]
 
     def make(work: Path, result: Path) -> None:
