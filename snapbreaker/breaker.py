@@ -242,7 +242,7 @@ def _watch(
     ]
     with SpaceWatch(vaults, tree.exclude, uppers, gauges) as space, Lookout(sources, tree.exclude) as lookout:
         watched = Monitor(
-            spec if sandbox is None else replace(spec, enter=sandbox.enter),
+            replace(spec, status=narrator.status(record), enter=sandbox.enter if sandbox else None),
             judge,
             tree,
             sinks=[log],
