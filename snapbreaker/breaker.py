@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import field, replace
 
 from snapbreaker import lifeboat, selection
+from snapbreaker.at_boot import take_back
 from snapbreaker.checkpoint import create
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.record import Record
@@ -48,7 +49,6 @@ from snapbreaker.monitor.watched import RunSpec, Watched
 from snapbreaker.narrator import Narrator
 from snapbreaker.output_log import OutputLog
 from snapbreaker.preflight import preflight
-from snapbreaker.rollback import roll_back
 from snapbreaker.safety import confirmed, health_issue
 from snapbreaker.sandbox.bring_over import bring_over
 from snapbreaker.sandbox.held_run import held_issue, hold
@@ -314,7 +314,7 @@ def _halted(issue: Issue, tree: ProcessTree, story: Story, watcher: Watcher) -> 
     record.pass_through(State.TRIPPED, issue=issue.as_dict(), **story.facts())
     story.narrator.tripped(record, story)
     goal = Goal.from_dict(record.status.get("goal", {}))
-    story.outcome = roll_back(record, goal, story.narrator.progress, story.survivors(), watcher)
+    story.outcome = take_back(record, goal, story.narrator.progress, story.survivors(), watcher)
     watcher.stop()
     return conclude(record, story)
 

@@ -25,7 +25,6 @@ from snapbreaker.goal import Goal
 from snapbreaker.narrator import Narrator, TextNarrator
 from snapbreaker.redo import redo, refuse
 from snapbreaker.report.wording import path_text
-from snapbreaker.rollback import roll_back
 from snapbreaker.signals import deferred
 from snapbreaker.story import Story
 from snapbreaker.trees import source
@@ -107,7 +106,7 @@ def _roll_back(record: Record, goal: Goal, narrator: Narrator, at_next_boot: boo
         record.adopt([Owner.of(os.getpid())])
         story = Story(record, narrator, verb="rollback", invocation=["snapbreaker", *sys.argv[1:]])
         story.recall(record.status)
-        back = at_boot.schedule if at_next_boot else roll_back
+        back = at_boot.schedule if at_next_boot else at_boot.take_back
         story.outcome = back(record, goal, narrator.progress)
         return conclude(record, story)
 
