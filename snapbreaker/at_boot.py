@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from snapbreaker import order, selection
+from snapbreaker import next_root, order, selection
 from snapbreaker.backend import Backend, Capability, Reason
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
@@ -34,10 +34,11 @@ from snapbreaker.volumes import discover
 _SHOWN = 5  # paths that are named of those that would not go back
 
 
-def schedule(record: Record, goal: Goal, progress: Progress = silent) -> Outcome:
+def schedule(record: Record, goal: Goal, progress: Progress = silent, soft: bool = False) -> Outcome:
     """The record ends in *reboot-pending*, or in *failed* where what is read before the boot could not go back.
 
-    Raises CheckpointError with every reason where no volume can be replaced: then nothing was changed. OSError.
+    ``soft``: a soft reboot is to be enough. Raises CheckpointError with every reason where no volume can be
+    replaced: then nothing was changed. OSError.
     """
     ready, reasons = _able(record)
     if not ready:
@@ -49,6 +50,8 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent) -> Outcome
         )
     for volume, _ in ready:
         _prove_whole(volume)
+    for reason in next_root.refusals(ready) if soft else ():
+        raise CheckpointError(reason.text, reason.remedy)
     before = record.state
     outcome = Outcome()
     begin(record, goal)
@@ -68,7 +71,18 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent) -> Outcome
     outcome.notes.append("what is written until then is lost, but for what is kept, such as logs")
     record.pass_through(State.VERIFYING)
     record.enter(State.REBOOT_PENDING)
+    if soft:
+        outcome.notes.append(_softened(ready))
     return outcome
+
+
+def _softened(ready: next_root.Ready) -> str:
+    try:
+        next_root.prepare(ready)
+    except (OSError, SnapbreakerError) as error:
+        next_root.withdraw()
+        return f"a soft reboot will not do: {next_root.POINT}: {error}"
+    return "`systemctl soft-reboot` is enough: the kernel goes on"
 
 
 def take_back(
@@ -122,6 +136,7 @@ def call_off(record: Record) -> None:
             f"what checkpoint {record.id} holds of /boot went back already: the rest has to follow", "reboot"
         )
     withdraw(record)
+    next_root.withdraw()
     record.enter(State(noted["before"]), at_boot={})
 
 
