@@ -10,7 +10,6 @@ import pytest
 
 from tests import comparer
 from tests.lab import soak, vm_zfs_root
-from tests.lab.errors import LabError
 from tests.lab.vm_zfs import ZfsVm
 from tests.vm.conftest import booted
 from tests.vm.power_cuts import COMPARER, EXCLUDED
@@ -163,10 +162,7 @@ def test_a_power_cut_at_each_step(machine: ZfsVm, steps: tuple[int, int]) -> Non
         vm.power_cut()
     if booting:
         vm.arguments = (f"cut_at={booting}",)
-        with pytest.raises(LabError, match="died"):  # twice, at the same step
-            vm.boot()
-        vm.arguments = ()
-    assert vm.boot() == "running"
+    assert vm.boot() == "running"  # which tries again where the power went; less is left to be done then
     assert state(vm) == "rolled-back"
     assert differences(vm) == ""
     well(vm, "sh", "-c", "snapbreaker checkpoint delete $(ls /var/lib/snapbreaker | grep ^0)")
