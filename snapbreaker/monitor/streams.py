@@ -31,6 +31,7 @@ class Source:
     def __init__(self, name: str, fd: int) -> None:
         self.name, self.fd = name, fd
         self.octets = 0
+        self.filled = False  # the last piece was a full one: there is more
         self.ended = False
         os.set_blocking(fd, False)
 
@@ -39,10 +40,11 @@ class Source:
         try:
             data = os.read(self.fd, CHUNK)
         except BlockingIOError:
+            self.filled = False
             return b""
         except OSError:  # EIO: the last process closed its terminal
             data = b""
-        self.ended = not data
+        self.ended, self.filled = not data, len(data) == CHUNK
         self.octets += len(data)
         return data
 
