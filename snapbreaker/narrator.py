@@ -228,7 +228,7 @@ class EventNarrator:
     def tripped(self, record: Record, story: Story) -> None:
         self._writer.id = record.id
         if story.issue is not None:
-            self._writer.write(events.IssueFound.of(story.issue))
+            self._writer.write(events.IssueFound.of(story.issue, story.doing()))
         if halt := story.halt():
             pids = [process.pid for process in halt.survivors]
             self._writer.write(events.Halted(halt.reaction, halt.frozen, halt.killed, pids))
@@ -241,7 +241,7 @@ class EventNarrator:
         changes = report.changes
         if report.outcome is Outcome.OBSERVED:
             for issue in report.issues:
-                self._writer.write(events.IssueFound.of(issue))
+                self._writer.write(events.IssueFound.of(issue, report.doing))
         for note in report.foreign:
             self._writer.write(events.ForeignWrite(note.path, note.text))
         if "restore" in phases:
@@ -271,7 +271,7 @@ class EventNarrator:
     def replayed(self, report: Report) -> None:
         """The end of a run that was followed from elsewhere."""
         if report.issue is not None and not report.ended_well:
-            self._writer.write(events.IssueFound.of(report.issue))
+            self._writer.write(events.IssueFound.of(report.issue, report.doing))
         if halt := report.halt:
             pids = [process.pid for process in halt.survivors]
             self._writer.write(events.Halted(halt.reaction, halt.frozen, halt.killed, pids))

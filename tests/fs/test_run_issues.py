@@ -296,6 +296,19 @@ def test_events(shell: Shell, tool: Tool) -> None:
     assert shell.put_back()
 
 
+def test_the_event_of_a_timeout_says_what_the_tree_was_doing(shell: Shell, tool: Tool) -> None:
+    result = shell("cat </dev/zero >/dev/null & exec sleep 61", "--json", "--idle", "1")
+    assert result.status == 1, result.stderr
+    (issue,) = [event for event in result.events if event["event"] == "issue"]
+    assert (issue["type"], issue["rule"]) == ("TIMEOUT", "idle")
+    sleeping, working = issue["doing"]
+    assert (sleeping["command"], sleeping["depth"], sleeping["waits"]) == ("sleep 61", 0, "a time")
+    assert (working["command"], working["depth"], working["parent"]) == ("cat", 1, sleeping["pid"])
+    assert tool.report()["doing"] == issue["doing"]
+    again = tool("attach", issue["id"], "--json").events
+    assert [event["doing"] for event in again if event["event"] == "issue"] == [issue["doing"]]
+
+
 def test_usage_errors(tool: Tool, scope: Path) -> None:
     assert tool("run", "--scope", scope).status == 2
     assert tool("run", "--scope", scope, "--no-such-option", "--", "true").status == 2

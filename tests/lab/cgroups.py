@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +45,36 @@ def named(prefix: str) -> list[Path]:
         return sorted(base().glob(f"{prefix}*"))
     except LabError:
         return []
+
+
+@contextmanager
+def few_processes(name: str, most: int) -> Iterator[Path]:
+    """What is started meanwhile has ``most`` processes at most, all that it starts included; yields what counts them.
+
+    The calling process enters, so its children begin there, and leaves again. LabError where nobody counts.
+    """
+    pids = _pids_hierarchy()
+    cgroup = pids / name
+    cgroup.mkdir()
+    try:
+        (cgroup / "pids.max").write_text(str(most))
+        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        try:
+            yield cgroup
+        finally:
+            (pids / "cgroup.procs").write_text(str(os.getpid()))
+    finally:
+        remove(cgroup)
+
+
+def _pids_hierarchy() -> Path:
+    """cgroup v1, where the membership there says nothing of that in cgroup v2 (cgroups(7))."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
+        if kind == "cgroup" and "pids" in options:
+            return Path(fields[4])
+    raise LabError("the pids controller is not in a cgroup v1 hierarchy here")
 
 
 def populated(cgroup: Path) -> bool:
