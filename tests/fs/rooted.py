@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from collections.abc import Callable, Collection
@@ -113,3 +114,9 @@ def killed(work: Callable[[], object], when: Callable[[str], bool]) -> bool:
 
 def killed_before(name: str, work: Callable[[], object]) -> bool:
     return killed(work, lambda operation: operation == name)
+
+
+def killed_at(step: int, work: Callable[[], object]) -> bool:
+    """``work`` in a process that dies ahead of its change number ``step``; False when it came to its end."""
+    numbers = itertools.count(1)
+    return killed(work, lambda _: next(numbers) == step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from snapbreaker.issue import Issue
 from snapbreaker_backends.btrfs import exchange, place
 from tests import comparer
 from tests.fs.checkpointed import Checkpointed
-from tests.fs.rooted import BACKEND, Root, killed, schedule
+from tests.fs.rooted import BACKEND, Root, killed_at, schedule
 
 CHANGE = """
 echo new >etc/file; rm etc/link; mkdir etc/more; echo x >etc/more/file; chmod 700 var
@@ -70,12 +69,6 @@ def test_it_can_be_called_off(root: Root) -> None:
     root.reboot()
     assert comparer.differences(changed, root.look()) == []
     assert not exchange.reverted(stored.volume, stored.vault)
-
-
-def killed_at(step: int, work: Callable[[], object]) -> bool:
-    """``work`` in a process that dies ahead of its change number ``step``; False when it came to its end."""
-    numbers = itertools.count(1)
-    return killed(work, lambda _: next(numbers) == step)
 
 
 def test_killed_at_each_step(root: Root) -> None:

@@ -7,6 +7,7 @@ what --keep names) is copied from there early in the next boot, ahead of all tha
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
@@ -18,7 +19,7 @@ from snapbreaker.files import ops
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.openat import open_beneath
 from snapbreaker_backends.btrfs.carry import carry
-from snapbreaker_backends.btrfs.place import default_of, place_of
+from snapbreaker_backends.btrfs.place import default_of, mount_again, place_of
 from snapbreaker_backends.btrfs.plan import (
     OTHER,
     Plan,
@@ -61,6 +62,18 @@ def schedule(stored: Stored, snapshots: str) -> None:
         write(own, plan)
         btrfs.sync(own)
         _put_in_place(volume, top, own, plan, plan.new)
+
+
+def mount_next(volume: Volume, vault: str, point: str) -> None:
+    """Mount at ``point`` what takes the volume's place: what runs shows its own, other name by now.
+
+    Raises OSError, ToolError.
+    """
+    with top_level(volume) as top, found(top, name_of(vault)) as own:
+        plan = None if own is None else read(own)
+        if plan is None:
+            raise FileNotFoundError(errno.ENOENT, "nothing is to take its place", volume.root)
+        mount_again(volume, plan.path, point)
 
 
 def call_off(volume: Volume, vault: str) -> None:
