@@ -29,7 +29,7 @@ from snapbreaker.rollback import begin, put_boot_back, roll_back
 from snapbreaker.system import service
 from snapbreaker.system.boot_files import NAME
 from snapbreaker.trees import source
-from snapbreaker.volumes import discover
+from snapbreaker.volumes import mounted
 
 _SHOWN = 5  # paths that are named of those that would not go back
 
@@ -165,7 +165,7 @@ def carry_over() -> None:
     for name in selection.names():
         with suppress(CheckpointError):  # one that cannot be loaded has scheduled nothing
             backends.append(selection.load(name))
-    for volume in discover(["/"], system=True).volumes:
+    for volume in mounted():
         for backend in backends:
             if Capability.AT_BOOT in backend.capabilities:
                 backend.after_boot(volume)

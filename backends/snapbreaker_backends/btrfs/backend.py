@@ -19,7 +19,7 @@ from snapbreaker.linux.inode import set_flags
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.swaps import active_swap_files
 from snapbreaker.paths import is_below, relative
-from snapbreaker_backends.btrfs import exchange, place
+from snapbreaker_backends.btrfs import exchange, inside, place
 from snapbreaker_backends.btrfs.candidates import Since
 from snapbreaker_backends.btrfs.enumeration import nested_subvolumes
 from snapbreaker_backends.btrfs.view import SnapshotTree
@@ -111,13 +111,13 @@ class BtrfsBackend(Backend):
         exchange.remove(volume, vault)
 
     def at_boot(self, stored: Stored) -> Availability:
-        return Availability(tuple(place.refusals(stored.volume)))
+        return Availability(tuple(place.refusals(stored.volume)) or tuple(inside.refusals(stored)))
 
     def schedule(self, stored: Stored) -> None:
         exchange.schedule(stored, os.path.join(stored.vault, _SNAPSHOTS))
 
     def mount_next(self, stored: Stored, point: str) -> None:
-        place.mount_again(stored.volume, point)
+        exchange.mount_next(stored.volume, stored.vault, point)
 
     def call_off(self, stored: Stored) -> None:
         exchange.call_off(stored.volume, stored.vault)
