@@ -24,8 +24,9 @@ _ENDS = {
     b"d9b373ed55a64feb8242e02dbe79a49c",  # unit failed with a result
     b"98e322203f7a4ed290d09fe03c09fe15",  # process of a unit exited
 }
-_KINDS = tuple(  # systemd.unit(5)
-    ".service .socket .device .mount .automount .swap .target .path .timer .slice .scope".split()
+_KINDS = (  # systemd.unit(5)
+    *(".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target", ".slice", ".scope"),
+    ".device",
 )
 _HELD = 1.0  # s that entries wait for their unit to be touched: PID 1 may tell of a start after its first line
 AT_ONCE = 500  # entries read in one go

@@ -30,8 +30,8 @@ class Tail:
     """What is written to ``path`` from now on. The file may come later, and be renamed, replaced or truncated.
 
     ``since`` is when the run began, in seconds since the epoch: a file that appears with older content (it was
-    moved there) is read from its end. ``behind``: there is more to read at once. ``missing``: why it has never been
-    read, empty when it was.
+    moved there) is read from its end. ``behind``: there is more to read at once. ``missing``: why it has never
+    been read, empty when it was.
     """
 
     def __init__(self, path: str, since: float) -> None:
@@ -48,7 +48,7 @@ class Tail:
         self._files.clear()
 
     def read(self) -> Iterator[bytes]:
-        """What there is, AT_ONCE at most, in pieces of CHUNK; the rotated file before the one that came after it."""
+        """What there is, AT_ONCE at most, in pieces of CHUNK; a rotated file before the one that came after it."""
         left = AT_ONCE
         for data in self._all():
             yield data
