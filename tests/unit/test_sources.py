@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from snapbreaker.monitor.echoes import Echoes
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.packs import builtin_pack
 from snapbreaker.monitor.rules import RuleSet
-from snapbreaker.output_log import OutputLog, OutputReader, file_name
+from snapbreaker.output_log import INDEX, OutputLog, OutputReader, file_name, recorded
 from snapbreaker.sources import journal as journal_module
 from snapbreaker.sources import units as unit_module
 from snapbreaker.sources.journal import LEVELS, unit_name
@@ -217,6 +217,31 @@ def test_the_recorded_output_is_read_back_in_its_order(tmp_path: Path) -> None:
     assert [(one.source, one.data) for one in reader.read()] == [("stdout", b"5")]
     assert (tmp_path / "%2Fvar%2Flog%2Fa%20b.log").read_bytes() == b"2\xff"
     assert len(file_name("/x" * 2000)) < 255
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda index: index[:-9],
+        lambda index: index[:-9] + b"1.0 1 " + index[-12:],
+        lambda index: index + b"\0" * 50,
+        lambda index: b"\0" * 50 + b"\n" + index,
+        lambda index: index.replace(b" 4 ", b" 99999999999999999 "),
+        lambda index: index.replace(b" 4 ", b" -4 "),
+        lambda index: b"",
+    ],
+)
+def test_a_spoiled_index_of_the_output(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    """A full disk, a power cut: all of what was said is read all the same."""
+    log = OutputLog(tmp_path)
+    for text in (b"one\n", b"two\n"):
+        log.output("stdout", text)
+    log.close()
+    index = tmp_path / INDEX
+    index.write_bytes(spoil(index.read_bytes()))
+    reader = OutputReader(tmp_path)
+    assert b"".join(one.data for one in (*reader.read(), *reader.rest())) == b"one\ntwo\n"
+    assert list(recorded(tmp_path)) == ["stdout"]
 
 
 # units
