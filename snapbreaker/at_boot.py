@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 from snapbreaker import next_root, order, selection
-from snapbreaker.backend import Backend, Capability, Reason
+from snapbreaker.backend import Availability, Backend, Capability, Reason
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.files.policy import PathClass
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.linux.process import boot_id
@@ -31,6 +31,10 @@ from snapbreaker.system.boot_files import NAME
 from snapbreaker.trees import source
 from snapbreaker.volumes import mounted
 
+_NO_FIRST_AID = Reason(
+    "its initramfs would find no root where the power goes in the middle of the change",
+    "snapbreaker install-service",
+)
 _SHOWN = 5  # paths that are named of those that would not go back
 
 
@@ -62,10 +66,12 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent, soft: bool
     if outcome.volumes and not outcome.verified:
         record.enter(State.FAILED)
         return outcome
-    for volume, backend in ready:
+    for volume, backend in reversed(ready):
         backend.schedule(volume.stored)
-        root = volume.stored.volume.root
-        outcome.notes.append(f"{root} becomes what it was at the next boot ({backend.name})")
+    outcome.notes += [
+        f"{volume.stored.volume.root} becomes what it was at the next boot ({backend.name})"
+        for volume, backend in ready
+    ]
     late = [one for one in record.meta.volumes if not order.boots(one) and one not in [each for each, _ in ready]]
     outcome.notes += [f"{one.stored.volume.root} goes back early in the next boot ({one.backend})" for one in late]
     outcome.notes.append("what is written until then is lost, but for what is kept, such as logs")
@@ -161,10 +167,7 @@ def carry_over() -> None:
     """Early in a boot, ahead of all else: the volumes that were replaced get what is kept. Raises OSError,
     SnapbreakerError: then nothing may be done by what the store holds, which may be as old as the checkpoint.
     """
-    backends = []
-    for name in selection.names():
-        with suppress(CheckpointError):  # one that cannot be loaded has scheduled nothing
-            backends.append(selection.load(name))
+    backends = [selection.load(name) for name in selection.loadable()]
     for volume in mounted():
         for backend in backends:
             if Capability.AT_BOOT in backend.capabilities:
@@ -184,11 +187,17 @@ def _prove_whole(volume: VolumeRecord) -> None:
 
 
 def _able(record: Record) -> tuple[list[tuple[VolumeRecord, Backend]], list[tuple[str, Reason]]]:
-    """The volumes that can be replaced at boot, and why the others cannot."""
+    """The volumes that can be replaced at boot, and why the others cannot. One that is kept as a whole, as a
+    filesystem of logs, goes back file by file: what has grown there stays.
+    """
     ready, reasons = [], []
     for volume in record.meta.volumes:
+        if volume.stored.policy.of(b"") is not PathClass.RESTORE:
+            continue
         backend = selection.load(volume.backend)
         answer = backend.at_boot(volume.stored)
+        if answer and not service.knows(backend.first_aid):
+            answer = Availability((_NO_FIRST_AID,))
         if answer:
             ready.append((volume, backend))
         reasons += [(volume.stored.volume.root, reason) for reason in answer.reasons]

@@ -55,7 +55,7 @@ _HOOK = """\
 #!/bin/sh
 # Written by `snapbreaker install-service`: puts the files of a run that was cut off back, before they are used.
 [ "$1" != prereqs ] || exit 0
-boot=$rootmnt{store}/lifeboat/boot
+{first_aid}boot=$rootmnt{store}/lifeboat/boot
 [ -x "$boot" ] || exit 0
 unfinished() {{
 	for file in "$rootmnt{store}"/*/state.json; do
@@ -86,7 +86,7 @@ def unit(store: Path, program: str) -> str:
     return _UNIT.format(store=store, program=program, lock=lock_file())
 
 
-def hook(store: Path) -> str:
-    """The text of the hook for the initramfs."""
+def hook(store: Path, first_aid: str = "") -> str:
+    """The text of the hook for the initramfs; ``first_aid``: see ``Backend``."""
     patterns = "|".join(f'*\'"state": "{state}"\'*' for state in State if state not in SETTLED | NEVER_STARTED)
-    return _HOOK.format(store=store, patterns=patterns)
+    return _HOOK.format(store=store, patterns=patterns, first_aid=first_aid)
