@@ -9,29 +9,36 @@ before it (/boot, the EFI system partition) goes back at once: the next boot's k
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from snapbreaker import order, selection
+from snapbreaker import next_root, order, selection
 from snapbreaker.backend import Backend, Capability, Reason
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
-from snapbreaker.errors import CheckpointError
+from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
 from snapbreaker.linux.process import boot_id
-from snapbreaker.outcome import Outcome
+from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.paths import relative
 from snapbreaker.progress import Progress, silent
-from snapbreaker.rollback import begin, put_boot_back
+from snapbreaker.report.model import absolute
+from snapbreaker.report.wording import count_text, path_text
+from snapbreaker.rollback import begin, put_boot_back, roll_back
 from snapbreaker.system import service
 from snapbreaker.system.boot_files import NAME
 from snapbreaker.trees import source
 from snapbreaker.volumes import discover
 
+_SHOWN = 5  # paths that are named of those that would not go back
 
-def schedule(record: Record, goal: Goal, progress: Progress = silent) -> Outcome:
+
+def schedule(record: Record, goal: Goal, progress: Progress = silent, soft: bool = False) -> Outcome:
     """The record ends in *reboot-pending*, or in *failed* where what is read before the boot could not go back.
 
-    Raises CheckpointError with every reason where no volume can be replaced: then nothing was changed. OSError.
+    ``soft``: a soft reboot is to be enough. Raises CheckpointError with every reason where no volume can be
+    replaced: then nothing was changed. OSError.
     """
     ready, reasons = _able(record)
     if not ready:
@@ -43,6 +50,8 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent) -> Outcome
         )
     for volume, _ in ready:
         _prove_whole(volume)
+    for reason in next_root.refusals(ready) if soft else ():
+        raise CheckpointError(reason.text, reason.remedy)
     before = record.state
     outcome = Outcome()
     begin(record, goal)
@@ -62,7 +71,59 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent) -> Outcome
     outcome.notes.append("what is written until then is lost, but for what is kept, such as logs")
     record.pass_through(State.VERIFYING)
     record.enter(State.REBOOT_PENDING)
+    if soft:
+        outcome.notes.append(_softened(ready))
     return outcome
+
+
+def _softened(ready: next_root.Ready) -> str:
+    try:
+        next_root.prepare(ready)
+    except (OSError, SnapbreakerError) as error:
+        next_root.withdraw()
+        return f"a soft reboot will not do: {next_root.POINT}: {error}"
+    return "`systemctl soft-reboot` is enough: the kernel goes on"
+
+
+def take_back(
+    record: Record,
+    goal: Goal,
+    progress: Progress = silent,
+    errors: Sequence[str] = (),
+    watcher: Watcher | None = None,
+) -> Outcome:
+    """As ``roll_back``; but what will not go back while the machine runs does so at the next boot, where it can.
+
+    Only the whole of a checkpoint: what was changed since a run that is over is not the run's alone.
+    """
+    outcome = roll_back(record, goal, progress, errors, watcher)
+    stuck = [volume for volume in outcome.volumes if volume.refused]
+    tried = bool(record.status.get("at_boot"))
+    if not stuck or tried or goal.undo or goal.paths:
+        return outcome
+    able = {volume.stored.volume.root for volume, _ in _able(record)[0]}
+    if not able.issuperset(volume.root for volume in stuck):
+        return outcome
+    try:
+        later = schedule(record, goal, progress)
+    except (OSError, SnapbreakerError) as error:
+        outcome.notes.append(f"nor can it go back at the next boot: {error}")
+        return outcome
+    if record.state is not State.REBOOT_PENDING:
+        return later
+    whys = [f"not while the machine runs: {why}" for why in _whys(outcome, stuck)]
+    later.notes = [*whys, *later.notes, "until then the machine is in part as the command left it"]
+    later.volumes = [VolumeOutcome(each.root, each.changes, compared=True) for each in outcome.volumes]
+    return later
+
+
+def _whys(outcome: Outcome, stuck: Sequence[VolumeOutcome]) -> Iterator[str]:
+    yield from outcome.errors
+    for volume in stuck:
+        for path, text in volume.failures[:_SHOWN]:
+            yield f"{path_text(absolute(volume.root, path))}: {text}"
+        if len(volume.failures) > _SHOWN:
+            yield f"{count_text(len(volume.failures) - _SHOWN, 'further path')} in {volume.root}"
 
 
 def call_off(record: Record) -> None:
@@ -75,6 +136,7 @@ def call_off(record: Record) -> None:
             f"what checkpoint {record.id} holds of /boot went back already: the rest has to follow", "reboot"
         )
     withdraw(record)
+    next_root.withdraw()
     record.enter(State(noted["before"]), at_boot={})
 
 

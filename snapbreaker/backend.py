@@ -27,6 +27,7 @@ class Capability(Flag):
     INSTANT = auto()  # create costs the same whatever the size of the volume
     WHOLE = auto()  # the checkpoint stays whole after commit: rollback --whole can take the volume back
     AT_BOOT = auto()  # can be reverted as a whole at boot
+    NEXT_ROOT = auto()  # what replaces it at boot can be mounted before
     SANDBOX = auto()  # the command runs in a private mount namespace, and what it did is applied afterwards
 
 
@@ -177,6 +178,12 @@ class Backend(ABC):
         """Have that done. Idempotent. What runs is not affected; at any instant a boot finds one whole volume.
 
         Only where ``AT_BOOT`` is declared. Raises CheckpointError, OSError.
+        """
+        raise NotImplementedError
+
+    def mount_next(self, stored: Stored, point: str) -> None:
+        """Mount at ``point`` what the next boot will find. Only where ``NEXT_ROOT`` is declared, and after
+        ``schedule``. Raises ToolError, OSError.
         """
         raise NotImplementedError
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field, replace
+from dataclasses import replace
 
 from snapbreaker import lifeboat, selection
+from snapbreaker.at_boot import take_back
 from snapbreaker.checkpoint import create
 from snapbreaker.checkpoint.discard import discard
 from snapbreaker.checkpoint.record import Record
@@ -21,7 +21,6 @@ from snapbreaker.checkpoint.states import State
 from snapbreaker.checkpoint.store import Store
 from snapbreaker.commit import Committed, commit
 from snapbreaker.conclude import conclude
-from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import (
     CheckpointError,
     CommandNotExecutable,
@@ -42,17 +41,16 @@ from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.monitor import Monitor
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.monitor.programs import programs_running
-from snapbreaker.monitor.rules import RuleSet
 from snapbreaker.monitor.spawn import resolve_command
 from snapbreaker.monitor.watched import RunSpec, Watched
 from snapbreaker.narrator import Narrator
 from snapbreaker.output_log import OutputLog
 from snapbreaker.preflight import preflight
-from snapbreaker.rollback import roll_back
+from snapbreaker.request import RunRequest
 from snapbreaker.safety import confirmed, health_issue
 from snapbreaker.sandbox.bring_over import bring_over
 from snapbreaker.sandbox.held_run import held_issue, hold
-from snapbreaker.sandbox.sandbox import Options, Sandbox
+from snapbreaker.sandbox.sandbox import Sandbox
 from snapbreaker.signals import Late, deferred, interruptible, noted
 from snapbreaker.sources.lookout import Lookout, Sources
 from snapbreaker.space import SpaceWatch
@@ -61,44 +59,9 @@ from snapbreaker.supervisor import HandOver, Lifeline
 from snapbreaker.surroundings import Surroundings
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """All that `run` was asked for."""
-
-    argv: Sequence[str]
-    scope: Sequence[str]
-    rules: RuleSet
-    system: bool = False
-    keep: Sequence[str] = ()
-    foreign: str = "restore"
-    backend: str | None = None
-    idle: float | None = 30.0
-    activity: bool = False
-    hard: float | None = 600.0
-    timeout: float | None = None
-    grace: float = 0.0
-    on_hangup: str = "rollback"
-    logs: Sequence[str] = ()
-    journal: bool = False
-    units: Sequence[str] = ()  # whose journal is read; none: of those that the run touches
-    strict: bool = False
-    observe: bool = False
-    checks: Sequence[str] = ()
-    confirm: float | None = None
-    pty: bool | None = None
-    cwd: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
-    invocation: Sequence[str] = ("snapbreaker", "run")  # as typed, without the command
-    retention: Retention = field(default_factory=Retention)
-    sandbox: Options = field(default_factory=Options)
-    snapshot_size: int = 0  # bytes, where a snapshot needs a size; 0: the backend decides
-    hold: bool = False  # leave the change in its sandbox
-
-
 def run(request: RunRequest, store: Store, lifeline: Lifeline, narrator: Narrator) -> int:
     """The whole story; returns the exit code. The caller holds the lock and has everything loaded."""
-    spec = _specification(request)
+    spec = request.specification()
     resolve_command(spec.argv, spec.env, spec.cwd)
     preflight(store)
     _session()
@@ -242,7 +205,7 @@ def _watch(
     ]
     with SpaceWatch(vaults, tree.exclude, uppers, gauges) as space, Lookout(sources, tree.exclude) as lookout:
         watched = Monitor(
-            spec if sandbox is None else replace(spec, enter=sandbox.enter),
+            replace(spec, status=narrator.status(record), enter=sandbox.enter if sandbox else None),
             judge,
             tree,
             sinks=[log],
@@ -314,7 +277,7 @@ def _halted(issue: Issue, tree: ProcessTree, story: Story, watcher: Watcher) -> 
     record.pass_through(State.TRIPPED, issue=issue.as_dict(), **story.facts())
     story.narrator.tripped(record, story)
     goal = Goal.from_dict(record.status.get("goal", {}))
-    story.outcome = roll_back(record, goal, story.narrator.progress, story.survivors(), watcher)
+    story.outcome = take_back(record, goal, story.narrator.progress, story.survivors(), watcher)
     watcher.stop()
     return conclude(record, story)
 
@@ -325,22 +288,6 @@ def _unconfirmed(request: RunRequest, record: Record, narrator: Narrator) -> Iss
     record.enter(State.CONFIRMING)
     narrator.confirming(record, request.confirm)
     return confirmed(record, request.confirm)
-
-
-def _specification(request: RunRequest) -> RunSpec:
-    return RunSpec(
-        argv=tuple(request.argv),
-        cwd=request.cwd or os.getcwd(),
-        env={**os.environ, **request.env},
-        pty=request.pty,
-        idle=request.idle,
-        activity=request.activity,
-        hard=request.hard,
-        timeout=request.timeout,
-        grace=request.grace,
-        on_hangup=request.on_hangup,
-        observe=request.observe,
-    )
 
 
 def _prune(store: Store, retention: Retention, narrator: Narrator) -> None:

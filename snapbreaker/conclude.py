@@ -61,6 +61,8 @@ def settled_code(record: Record) -> int:
     state = record.state
     if state in (State.COMMITTED, State.HELD):
         return Exit.OK
+    if state is State.REBOOT_PENDING:
+        return Exit.AT_REBOOT
     if state is not State.ROLLED_BACK:
         return Exit.MANUAL
     noted = record.status.get("issue")

@@ -38,6 +38,7 @@ class Narrator(Protocol):
     def progress(self, phase: str, entries: int, octets: int = 0) -> None: ...
     def checkpointed(self, record: Record) -> None: ...
     def running(self, record: Record, pid: int) -> None: ...
+    def status(self, record: Record) -> str: ...
     def relays(self) -> Mapping[str, Relay] | None: ...
     def confirming(self, record: Record, seconds: float) -> None: ...
     def tripped(self, record: Record, story: Story) -> None: ...
@@ -105,6 +106,11 @@ class TextNarrator:
     def running(self, record: Record, pid: int) -> None:
         if self.verbosity > 0:
             self.say(f"running, pid {pid}")
+
+    def status(self, record: Record) -> str:
+        """How the machine would come back, for a line below the output; empty where none is wanted."""
+        named = dict.fromkeys(volume.backend for volume in record.meta.volumes)
+        return ", ".join(named) if self._terminal and self.verbosity >= 0 else ""
 
     def relays(self) -> None:
         """The command's output goes to our own standard output and error, as it is."""
@@ -216,6 +222,9 @@ class EventNarrator:
 
     def running(self, record: Record, pid: int) -> None:
         self._writer.write(events.Running(pid))
+
+    def status(self, record: Record) -> str:
+        return ""
 
     def relays(self) -> dict[str, Relay]:
         """The command's output goes out as events; a slow reader holds back the command, not the monitor."""

@@ -17,8 +17,9 @@ from snapbreaker.system.rollback import SystemOutcome
 class VolumeOutcome:
     """How it went on one volume.
 
-    ``failures`` are (path, why), ``displaced`` the directories that keep what was taken away, ``deleted`` what
-    the run had added and could not be kept, since the filesystem was full.
+    ``failures`` are (path, why), ``ended`` is whether an error ended the work on it, ``displaced`` the directories
+    that keep what was taken away, ``deleted`` what the run had added and could not be kept, since the filesystem
+    was full.
     """
 
     root: str
@@ -32,7 +33,13 @@ class VolumeOutcome:
     foreign: list[tuple[str, str]] = field(default_factory=list)  # what others had changed, and what became of it
     untouched: bool = False  # what the command did never came to the volume: there was nothing to compare
     compared: bool = False
+    ended: bool = False
     verify_seconds: float = 0.0
+
+    @property
+    def refused(self) -> bool:
+        """Whether something would not go back."""
+        return self.ended or bool(self.failures)
 
     def touch(self, changes: Iterable[Change]) -> None:
         for change in changes:

@@ -22,7 +22,7 @@ from snapbreaker.issue import Issue, IssueType
 from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.narrator import Narrator
-from snapbreaker.rollback import put_files_back, roll_back
+from snapbreaker.rollback import put_files_back
 from snapbreaker.signals import deferred
 from snapbreaker.story import Story
 from snapbreaker.system import holds
@@ -67,7 +67,7 @@ def rescue(store: Store, worker: int, narrator: Narrator) -> int:
         record = next((each for each in reversed(store.records()) if each.is_of(worker)), None)
         if record is None:
             return Exit.INTERNAL
-        if record.state in (State.HELD, State.COMMITTED, State.ROLLED_BACK, State.FAILED):
+        if record.state in SETTLED - {State.READY}:
             with suppress(SystemdError):  # `recover` tells
                 _settled(record)
             return settled_code(record)
@@ -101,7 +101,7 @@ def recover_record(record: Record, narrator: Narrator) -> int:
         if state is not State.TRIPPED:
             record.pass_through(State.TRIPPED, issue=story.issue.as_dict() if story.issue else None)
         narrator.tripped(record, story)
-    story.outcome = roll_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress, survivors)
+    story.outcome = at_boot.take_back(record, Goal.from_dict(status.get("goal", {})), narrator.progress, survivors)
     return conclude(record, story)
 
 

@@ -85,6 +85,7 @@ def roll_back(
             _bring_root_back(volume, goal, outcome)
             _VolumeRollback(volume, goal, mine, outcome, system, bystanders).run(progress)
         except (OSError, SnapbreakerError) as error:
+            mine.ended = True
             outcome.errors.append(told(mine.root, error))
     system.reconcile({path for each in outcome.volumes for path in each.files})
     record.pass_through(State.VERIFYING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import click
@@ -23,9 +24,9 @@ from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.goal import Goal
 from snapbreaker.narrator import Narrator, TextNarrator
+from snapbreaker.outcome import Outcome
 from snapbreaker.redo import redo, refuse
 from snapbreaker.report.wording import path_text
-from snapbreaker.rollback import roll_back
 from snapbreaker.signals import deferred
 from snapbreaker.story import Story
 from snapbreaker.trees import source
@@ -46,6 +47,12 @@ Examples:
 )
 @click.option("--redo", "again", is_flag=True, help="Take the rollback of a finished run back.")
 @click.option("--at-boot", "at_next_boot", is_flag=True, help="Replace whole volumes at the next boot; exit 5.")
+@click.option(
+    "--soft-reboot",
+    "soft",
+    is_flag=True,
+    help="With --at-boot: have `systemctl soft-reboot` be enough (systemd 254).",
+)
 @click.option("--call-off", is_flag=True, help="Leave everything as it is at the next boot after all.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be put back.")
 @click.option("--force", is_flag=True, help="Also where paths changed again since the run.")
@@ -60,6 +67,7 @@ def rollback(
     whole: bool,
     again: bool,
     at_next_boot: bool,
+    soft: bool,
     call_off: bool,
     dry_run: bool,
     force: bool,
@@ -77,6 +85,8 @@ def rollback(
         raise UsageError("--redo takes back all of the last rollback", "leave the other options out")
     if (at_next_boot or call_off) and (paths or dry_run or again or (at_next_boot and call_off)):
         raise UsageError("what happens at boot concerns whole volumes", "leave the other options out")
+    if soft and not at_next_boot:
+        raise UsageError("--soft-reboot says how --at-boot is done", "give --at-boot, too")
     if again:
         return told(narrator, lambda: _redo(record, narrator))
     if call_off:
@@ -97,18 +107,20 @@ def rollback(
             goal = _goal(record, whole, wanted)  # again: another rollback may just have ended
             if goal.undo and not force:
                 refuse_conflicts(record, wanted, narrator.progress)
-            return _roll_back(record, goal, narrator, at_next_boot)
+            progress = narrator.progress
+            if at_next_boot:
+                return _roll_back(record, narrator, lambda: at_boot.schedule(record, goal, progress, soft))
+            return _roll_back(record, narrator, lambda: at_boot.take_back(record, goal, progress))
 
     return told(narrator, work)
 
 
-def _roll_back(record: Record, goal: Goal, narrator: Narrator, at_next_boot: bool) -> int:
+def _roll_back(record: Record, narrator: Narrator, back: Callable[[], Outcome]) -> int:
     with deferred():
         record.adopt([Owner.of(os.getpid())])
         story = Story(record, narrator, verb="rollback", invocation=["snapbreaker", *sys.argv[1:]])
         story.recall(record.status)
-        back = at_boot.schedule if at_next_boot else roll_back
-        story.outcome = back(record, goal, narrator.progress)
+        story.outcome = back()
         return conclude(record, story)
 
 

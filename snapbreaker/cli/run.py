@@ -102,13 +102,13 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
     --scope just those directories are protected.
     """
     from snapbreaker import preload
-    from snapbreaker.breaker import RunRequest
     from snapbreaker.breaker import run as run_breaker
     from snapbreaker.checkpoint.lock import Lock
     from snapbreaker.config import configured
     from snapbreaker.monitor.hints import hint
     from snapbreaker.monitor.rules import RuleSet
     from snapbreaker.recover import rescue
+    from snapbreaker.request import RunRequest
     from snapbreaker.supervisor import Lifeline, supervise
 
     cwd = _directory(options["cwd"])

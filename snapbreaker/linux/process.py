@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.libc import check, function
+from snapbreaker.linux.mountinfo import read_mounts
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux 3.4
@@ -135,11 +136,17 @@ def children_of(pid: int) -> list[int]:
 def boot_id() -> str:
     """Differs after every boot: pids and start times of another boot mean nothing.
 
-    A container has the kernel's id for all its boots: its first process tells them apart.
+    A container has the kernel's id for all its boots: its first process tells them apart. After a soft reboot to
+    another root (systemd-soft-reboot.service(8)) both are the same, but the root is another mount.
     """
     kernel = read_whole("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
     first = process(1)
-    return f"{kernel}/{first.start}" if first else kernel
+    if first is None:
+        return kernel
+    with suppress(OSError):
+        roots = [mount.id for mount in read_mounts("/proc/1/mountinfo") if mount.mountpoint == "/"]
+        return f"{kernel}/{first.start}/{roots[-1] if roots else 0}"
+    return f"{kernel}/{first.start}"
 
 
 def become_subreaper() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.relays import Relays
+from snapbreaker.monitor.status import StatusLine
 from snapbreaker.monitor.streams import Source
 from snapbreaker.monitor.timers import Clocks
 from snapbreaker.monitor.trip import Trip
@@ -26,9 +27,11 @@ class Intake:
         relays: Relays,
         sinks: Sequence[OutputSink],
         clocks: Clocks,
+        status: StatusLine,
     ) -> None:
         self.sources = sources
         self._judge, self._trip, self._relays, self._sinks, self._clocks = judge, trip, relays, sinks, clocks
+        self._status = status
         self.last = 0.0
 
     @property
@@ -48,6 +51,7 @@ class Intake:
             self.last = read_at
             self._clocks.touch()
             self._trip.found(self._judge.feed(source.name, data), read_at)
+            self._status.output(data)
             self._relays.output(source.name, data)
             for sink in self._sinks:
                 sink.output(source.name, data)

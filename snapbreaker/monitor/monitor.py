@@ -30,6 +30,7 @@ from snapbreaker.monitor.process_tree import ProcessTree
 from snapbreaker.monitor.relays import Relays
 from snapbreaker.monitor.signals import INTERRUPTS, Signals
 from snapbreaker.monitor.spawn import resolve_command, spawn
+from snapbreaker.monitor.status import StatusLine
 from snapbreaker.monitor.streams import Relay, fill_standard_descriptors
 from snapbreaker.monitor.timers import Clocks
 from snapbreaker.monitor.trip import CONTEXT, FREEZE, Trip
@@ -105,14 +106,17 @@ class Monitor:
     def _run(self) -> None:
         spec = self.spec
         self._clocks = Clocks(spec.idle, spec.timeout, spec.hard, spec.activity)
+        screen = self._relays.screen() if spec.status and self._channel.keyboard else None
+        self._status = StatusLine(screen, self._clocks, lambda: self.judge.lines, spec.status)
         self._activity = Activity(self.tree, spec.idle / 2) if spec.activity and spec.idle else None
         self._intake = Intake(
-            self._channel.sources, self.judge, self._trip, self._relays, self._sinks, self._clocks
+            self._channel.sources, self.judge, self._trip, self._relays, self._sinks, self._clocks, self._status
         )
         self._ending = Ending(self._intake, self._relays, self._elsewhere)
         try:
             while self.watched.issue is None and not self._ending.is_over():
                 self._step()
+            self._status.end()
             if self.watched.issue is None:
                 self._intake.end()
                 self._found(self._elsewhere.last())
@@ -174,6 +178,7 @@ class Monitor:
             self._relays.deadline(self._ending.begun),
             self._elsewhere.deadline(),
             self._activity.due if self._activity else None,
+            self._status.deadline(),
         ]
         return min((end for end in times if end is not None), default=None)
 
@@ -204,6 +209,7 @@ class Monitor:
         if self._clocks.over() and self.spec.timeout:
             self._clocks.stop_timeout()
             self._late(own_issues.overtime(self.spec.timeout))
+        self._status.on_time()
 
     def _late(self, issue: Issue) -> None:
         """Nothing moves, or not fast enough: what is each process at, before it is frozen?"""
@@ -219,6 +225,7 @@ class Monitor:
         if signal.SIGTSTP in numbers:
             self._suspend()
         if signal.SIGWINCH in numbers:
+            self._status.wipe()
             self._channel.resize()
         if signal.SIGCHLD in numbers:
             self._on_children()
@@ -254,6 +261,7 @@ class Monitor:
     def _suspend(self) -> None:
         """Ctrl-Z: the command stops, then we do, until the shell continues us."""
         self._clocks.pause()
+        self._status.wipe()
         self._channel.suspend(self._pid)
         self._signals.stop_ourselves()
         self._channel.resume(self._pid)

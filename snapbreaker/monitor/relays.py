@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,6 +63,11 @@ class Relays:
             self._partial[source] = rest[-_LONGEST:]
         lines = [b"[%s] %s\r\n" % (_text(source), _text(decode(line))) for line in whole.split(b"\n") if feed]
         relay.tell(source, data, b"".join(lines))
+
+    def screen(self) -> Relay | None:
+        """The terminal that all of the command's output goes to; None where there is no such one."""
+        alone = self._own and len(self._all) == 1 and os.isatty(self._all[0].fd)
+        return self._all[0] if alone else None
 
     def holds_back(self, source: str) -> bool:
         """Whether the command has to wait with more of it."""

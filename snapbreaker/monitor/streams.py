@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 CHUNK = 64 * 1024
+_ERASE = b"\r\x1b[K"  # the line that the cursor is in (console_codes(4), EL)
 _GONE = {errno.EPIPE, errno.EIO, errno.ECONNRESET}
 LIMIT = 256 * 1024  # octets waiting in a relay; from then on its source is not read, so the command has to wait
 
@@ -69,7 +70,8 @@ class Relay:
         self.gone = self.detached = False
         self.lost = 0  # the signal that means that our reader is gone: SIGHUP of a terminal, SIGPIPE of others
         self.moved_at = time.monotonic()  # when it took something, or began to have to
-        self.at_line_start = True
+        self._last = b"\n"  # the last octet that was put
+        self._drawn = False
         self._encode = encode
         self._queue: deque[memoryview] = deque()
         self._socket: socket.socket | None = None
@@ -89,6 +91,15 @@ class Relay:
             # Not allowed to open it (another user's terminal). A ready pipe takes this much: pipe(7), PIPE_BUF.
             self._limit = select.PIPE_BUF
         return os.dup(fd)
+
+    @property
+    def at_line_start(self) -> bool:
+        return self._last in (b"\n", b"\r")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything was taken, and the next line is still empty."""
+        return self._last == b"\n" and not (self.pending or self.gone or self.detached)
 
     @property
     def full(self) -> bool:
@@ -114,9 +125,25 @@ class Relay:
             return
         if not data:
             return
+        self.wipe()
+        self._last = data[-1:]
+        self._push(data)
+
+    def draw(self, text: bytes) -> None:
+        """Show ``text``, shorter than a line of the terminal, in the place of the next output until that comes."""
+        if self.is_idle:
+            self._push(_ERASE + text + b"\r")
+            self._drawn = bool(text)
+
+    def wipe(self) -> None:
+        """Take away what was drawn."""
+        if self._drawn:
+            self._drawn = False
+            self._push(_ERASE)
+
+    def _push(self, data: bytes) -> None:
         if not self._queue:
             self.moved_at = time.monotonic()
-        self.at_line_start = data.endswith((b"\n", b"\r"))
         self._queue.append(memoryview(data))
         self.pending += len(data)
         self.flush()

@@ -58,6 +58,16 @@ class Clocks:
         return self._paused_at is not None
 
     @property
+    def running_for(self) -> float:
+        """Seconds since the start, without those of a stop."""
+        return self._clock() - self._started
+
+    @property
+    def quiet_for(self) -> float:
+        """Seconds of the silence that ``idle`` limits."""
+        return self._clock() - self._alive
+
+    @property
     def silent_for(self) -> float:
         """The limit that silence has reached."""
         return self.hard if self._ended(self._heard, self._hard()) and self.hard else self.idle or 0.0

@@ -30,6 +30,7 @@ class RunSpec:
     SIGKILL.
     ``observe``: record issues, halt nothing. ``on_hangup``: where SIGHUP comes or our reader goes away, roll back,
     or go on without. ``stall``: how long the command waits for a reader of ours that takes nothing.
+    ``status``: what a status line on the terminal tells beside times and lines; empty: there is no such line.
     ``enter`` is called by the process that will be the command, to join namespaces; it may raise OSError.
     """
 
@@ -45,6 +46,7 @@ class RunSpec:
     hard: float | None = 600.0
     on_hangup: str = "rollback"
     stall: float = 30.0
+    status: str = ""
     enter: Callable[[], None] | None = None
 
 

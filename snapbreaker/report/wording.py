@@ -61,6 +61,13 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def minutes_text(seconds: float) -> str:
+    """A duration that goes on: ``0:07``, ``12:03``, ``1:05:00``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def time_text(epoch: float) -> str:
     """A moment: ``2026-11-23 17:02:49 UTC``."""
     t = time.gmtime(epoch)

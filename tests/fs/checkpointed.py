@@ -47,6 +47,9 @@ class Quiet:
     def running(self, record: Record, pid: int) -> None: ...
     def confirming(self, record: Record, seconds: float) -> None: ...
     def tripped(self, record: Record, story: Story) -> None: ...
+    def status(self, record: Record) -> str:
+        return ""
+
     def relays(self) -> Mapping[str, Relay] | None:
         return None
 

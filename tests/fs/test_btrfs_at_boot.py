@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -9,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from snapbreaker.at_boot import take_back
 from snapbreaker.backend import Creation, Stored
+from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import ops
+from snapbreaker.goal import Goal
+from snapbreaker.issue import Issue
 from snapbreaker.volumes import discover
 from snapbreaker_backends.btrfs import BtrfsBackend, exchange, place
 from tests import comparer
+from tests.fs.checkpointed import Checkpointed
 from tests.lab.loopfs import LoopFilesystem
 
 BACKEND = BtrfsBackend()
@@ -199,3 +205,54 @@ def test_what_defeats_it_is_said(root: Root, tmp_path: Path) -> None:
     root.sh(f"btrfs subvolume set-default 5 {root.path}")
     told = [reason.text for reason in place.refusals(stored.volume)]
     assert told == [f"{root.path} is neither mounted by subvol= at boot nor the filesystem's default subvolume"]
+
+
+def test_what_will_not_go_back_live_does_so_at_the_next_boot(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = comparer.snapshot(root.path)
+    machine = Checkpointed(root.path, tmp_path, "btrfs", guarded=False)
+    machine.begin()
+    root.sh(CHANGE)
+    machine.made.pass_through(State.TRIPPED)
+    with monkeypatch.context() as patched:
+        patched.setattr(ops, "exchange", busy(b"file", ops.exchange))
+        outcome = take_back(machine.made, Goal())
+    assert machine.made.state is State.REBOOT_PENDING
+    assert any("etc/file: cannot be put in place: Device" in note for note in outcome.notes), outcome.notes
+    assert any("becomes what it was at the next boot" in note for note in outcome.notes)
+    assert f"{root.path}/etc/link" in {one.path for volume in outcome.volumes for one in volume.changes.sample}
+    root.reboot()
+    volume = machine.made.meta.volumes[0].stored.volume
+    assert exchange.carry_over(volume) == machine.made.id
+    monkeypatch.setattr("snapbreaker.checkpoint.record.boot_id", lambda: "the next one")
+    assert machine.recover() == 0
+    assert str(machine.made.state) == "rolled-back"
+    assert comparer.differences(before, comparer.snapshot(root.path)) == []
+    machine.discard()
+
+
+def test_not_by_itself_where_that_undoes_more_than_the_run(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Checkpointed(root.path, tmp_path, "btrfs", guarded=False)
+    machine.begin()
+    root.sh("echo new >etc/file")
+    assert not isinstance(machine.commit(), Issue)
+    monkeypatch.setattr(ops, "exchange", busy(b"file", ops.exchange))
+    outcome = take_back(machine.made, Goal(undo=True))
+    assert machine.made.state is State.FAILED
+    assert outcome.volumes[0].refused
+    monkeypatch.undo()
+    machine.discard()
+
+
+def busy(refused: bytes, genuine: Callable[..., None]) -> Callable[..., None]:
+    """A name that nothing can be exchanged with."""
+
+    def exchange_names(one: int, this: bytes, other: int, that: bytes) -> None:
+        if refused in (this, that):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        genuine(one, this, other, that)
+
+    return exchange_names

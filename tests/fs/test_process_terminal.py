@@ -5,60 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
 import signal
-import struct
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.fs.operator import Operator, see
 from tests.fs.processes import ROOT, Watcher, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes cgroups: run as root")
-
-
-class Operator:
-    """A person at a terminal of 33 lines and 77 columns, with snapbreaker in its foreground."""
-
-    def __init__(self, directory: Path, *argv: str, **options: Any) -> None:
-        self.master, slave = os.openpty()
-        self.resize(33, 77)
-        self.settings = termios.tcgetattr(slave)
-        self.watcher = Watcher(
-            directory,
-            {"argv": argv, **options},
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            preexec_fn=lambda: os.login_tty(os.dup(slave)),
-        )
-        self.slave = slave
-        self.seen = b""
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.master, keys)
-
-    def see(self, text: bytes, seconds: float = 10) -> None:
-        """Wait until the terminal has shown ``text``."""
-        if text not in self.seen:
-            self.seen += _see(self.master, text, seconds)
-
-    def finish(self) -> dict[str, Any]:
-        found = self.watcher.finish()
-        assert termios.tcgetattr(self.slave) == self.settings
-        while select.select([self.master], [], [], 0)[0]:
-            self.seen += os.read(self.master, 4096)
-        os.close(self.slave)
-        os.close(self.master)
-        return found
 
 
 def test_command_has_a_terminal_like_ours(tmp_path: Path) -> None:
@@ -126,31 +84,20 @@ def test_stop_key_and_continue_in_a_shell(tmp_path: Path) -> None:
     )
     os.close(slave)
     os.write(master, f"sh {tmp_path}/run\n".encode())
-    _see(master, b"beat 3")
+    see(master, b"beat 3")
     os.write(master, b"\x1a")
-    _see(master, b"Stopped")
+    see(master, b"Stopped")
     os.write(master, b"sleep 1.5; stty -a; echo no''thing\n")
-    shown = _see(master, b"nothing")
+    shown = see(master, b"nothing")
     assert b"beat" not in shown
     assert b" icanon" in shown
     os.write(master, b"fg\n")
-    _see(master, b"beat 12")
+    see(master, b"beat 12")
     wait_for(result.exists)
     assert json.loads(result.read_text())["issue"] is None
     os.write(master, b"exit\n")
     assert shell.wait(10) == 0
     os.close(master)
-
-
-def _see(master: int, text: bytes, seconds: float = 15) -> bytes:
-    """Read until ``text`` is shown; all that was."""
-    seen = b""
-    end = time.monotonic() + seconds
-    while text not in seen:
-        assert time.monotonic() < end, seen
-        if select.select([master], [], [], 0.1)[0]:
-            seen += os.read(master, 4096)
-    return seen
 
 
 def test_line_on_a_terminal_trips(tmp_path: Path) -> None:

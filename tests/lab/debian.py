@@ -46,11 +46,13 @@ class Recipe:
     finish: Callable[[Path], None] | None = None
     version: int = 1
     components: str = "main"  # of the archive
+    suite: str = SUITE
 
     def key(self) -> list[object]:
         """All that the result depends on, as JSON can hold it."""
         common = [SUITE, APT_OPTIONS, DPKG_OPTIONS, SOURCES]
         more = [] if self.components == "main" else [self.components]
+        more += [] if self.suite == SUITE else [self.suite]
         return [*common, self.include, self.repository, dict(self.files), self.masked, self.version, *more]
 
 
@@ -129,15 +131,18 @@ def _write_files(root: Path, recipe: Recipe) -> None:
 def _bootstrap(root: Path, recipe: Recipe) -> None:
     options = [f"--aptopt={option}" for option in APT_OPTIONS] + [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
     mode = ["--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(recipe.include)}"]
-    _run("mmdebstrap", *mode, *options, SUITE, str(root), *mirrors(recipe.components))
+    _run("mmdebstrap", *mode, *options, recipe.suite, str(root), *mirrors(recipe.components, recipe.suite))
 
 
-def mirrors(components: str = "main") -> list[str]:
-    """The sources of the suite that this machine's own apt uses; none leaves the choice to mmdebstrap."""
+def mirrors(components: str = "main", suite: str = SUITE) -> list[str]:
+    """The sources of ``suite`` that this machine's own apt uses; none leaves the choice to mmdebstrap."""
     fields = "$(CODENAME) $(REPO_URI) $(RELEASE)"
     listing = _run("apt-get", "indextargets", "--format", fields, "Origin: Debian", "Created-By: Packages")
     lines = sorted({line for line in listing.stdout.splitlines() if line.startswith(SUITE)})
-    return [f"deb {uri} {release} {components}" for _, uri, release in (line.split() for line in lines)]
+    parts = [line.split() for line in lines]
+    if suite != SUITE:  # from where the main part of ours comes
+        parts = [[suite, uri, suite] for _, uri, release in parts if release == SUITE]
+    return [f"deb {uri} {release} {components}" for _, uri, release in parts]
 
 
 def _fill_repository(root: Path, packages: tuple[str, ...]) -> None:

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from snapbreaker.linux import inode
+from snapbreaker.linux import inode, writeback
 
 _OS = (
     *("link", "mkdir", "rename", "replace", "unlink", "rmdir", "symlink", "mknod"),
@@ -35,7 +35,7 @@ _OS = (
     *("fsync", "fdatasync", "utime", "chmod", "fchmod", "chown", "fchown", "setxattr", "removexattr"),
 )
 _CHANGES = 1  # the direction of requests of ioctl(2) that change something: _IOC_WRITE of <asm-generic/ioctl.h>
-_WRITERS = ("_renameat2", "_syncfs", "_linkat")
+_WRITERS = ((inode, "_renameat2"), (inode, "_linkat"), (writeback, "_syncfs"))
 _open, _write, _close, _fork = os.open, os.write, os.close, os.fork
 FIRST = "0"
 TELL, FORK = "tell", "fork"  # what is said to another process or to the kernel, which no disk can break
@@ -127,8 +127,8 @@ def counted(steps: Steps) -> Iterator[Steps]:
     wrap(os, "write", lambda fd, *_: "write" if stat.S_ISREG(os.fstat(fd).st_mode) else TELL)
     wrap(os, "open", lambda path, flags, *_, **__: "open" if flags & (os.O_CREAT | os.O_TRUNC) else "")
     wrap(fcntl, "ioctl", lambda fd, request, *_: "ioctl" if request >> 30 & 3 == _CHANGES else "")
-    for name in _WRITERS:
-        wrap(inode, name)
+    for module, name in _WRITERS:
+        wrap(module, name)
     genuine += [(builtins, "open", open), (os, "fork", os.fork)]
     builtins.open = _opener(steps)
     os.fork = steps.fork

@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.lab import cache, vm_image
+from tests.lab import cache, system, uml, vm_image
+from tests.lab.debian import Recipe
 from tests.lab.errors import LabError
 from tests.lab.uml import Uml
 
@@ -14,14 +15,17 @@ LIBRARY = PROVISION / "lib.sh"
 ARGUMENTS = {"btrfs": ("rootfstype=btrfs", "rootflags=subvol=@")}
 
 
-def disk(session: Path, kind: str, size: str = vm_image.SIZE) -> Path:
-    """A disk that ``provision/KIND.sh`` has filled; made when the cache has none (half a minute)."""
+def disk(session: Path, kind: str, size: str = vm_image.SIZE, recipe: Recipe = system.RECIPE) -> Path:
+    """A disk with the Debian of ``recipe``, filled by ``provision/KIND.sh``; made when the cache has none (half a
+    minute).
+    """
     script = PROVISION / f"{kind}.sh"
-    key = [script.read_text(), LIBRARY.read_text(), size, str(Uml.golden())]
+    golden = vm_image.golden(uml.kernel(), recipe)
+    key = [script.read_text(), LIBRARY.read_text(), size, str(golden)]
 
     def make(_work: Path, result: Path) -> None:
         subprocess.run(["truncate", "-s", size, result], check=True)
-        vm = Uml.create(session)
+        vm = Uml.create(session, golden)
         vm.disks.append(result)
         try:
             vm.boot()
@@ -38,6 +42,6 @@ def disk(session: Path, kind: str, size: str = vm_image.SIZE) -> Path:
     return cache.made_once(f"vm-{kind}", key, make)
 
 
-def create(session: Path, kind: str) -> Uml:
+def create(session: Path, kind: str, recipe: Recipe = system.RECIPE) -> Uml:
     """A VM, not booted, on a copy of such a disk."""
-    return Uml.create(session, disk(session, kind), arguments=ARGUMENTS[kind])
+    return Uml.create(session, disk(session, kind, recipe=recipe), arguments=ARGUMENTS[kind])

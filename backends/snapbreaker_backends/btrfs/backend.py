@@ -31,7 +31,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class BtrfsBackend(Backend):
     name = "btrfs"
     rank = 10
-    capabilities = Capability.INSTANT | Capability.WHOLE | Capability.AT_BOOT
+    capabilities = Capability.INSTANT | Capability.WHOLE | Capability.AT_BOOT | Capability.NEXT_ROOT
 
     def availability(self, volume: Volume) -> Availability:
         if volume.fstype != "btrfs":
@@ -115,6 +115,9 @@ class BtrfsBackend(Backend):
 
     def schedule(self, stored: Stored) -> None:
         exchange.schedule(stored, os.path.join(stored.vault, _SNAPSHOTS))
+
+    def mount_next(self, stored: Stored, point: str) -> None:
+        place.mount_again(stored.volume, point)
 
     def call_off(self, stored: Stored) -> None:
         exchange.call_off(stored.volume, stored.vault)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 
 from snapbreaker.backend import Reason, Volume
+from snapbreaker.commands import run
 from snapbreaker.dataclass import dataclass
 from snapbreaker.linux import btrfs, fstab
 from snapbreaker.linux.fstab import read_fstab
@@ -79,6 +80,15 @@ def refusals(volume: Volume) -> Iterator[Reason]:
             return
     if place.by_default and default_of(volume) != place.identity:
         yield Reason(f"{point} is neither mounted by subvol= at boot nor the filesystem's default subvolume")
+
+
+def mount_again(volume: Volume, point: str) -> None:
+    """Mount at ``point``, with the same options, what has the volume's name now. Raises OSError, ToolError."""
+    mount = mount_of(volume)
+    options = dict.fromkeys([*mount.options.split(","), *mount.super_options.split(",")])
+    kept = [option for option in options if not option.startswith(("subvol=", "subvolid="))]
+    subvolume = f"subvol={mount.root}"
+    run(["mount", "-t", "btrfs", "-o", ",".join([*kept, subvolume]), "--", mount.source, point])
 
 
 def default_of(volume: Volume) -> int:

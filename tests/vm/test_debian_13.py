@@ -1,0 +1,68 @@
+"""Debian 13 on btrfs: a run that trips, and a rollback by a soft reboot, which Debian 12 does not know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests import comparer
+from tests.lab import system, vm_roots
+from tests.lab.uml import Uml
+from tests.lab.vm import Vm
+from tests.vm.conftest import booted
+from tests.vm.power_cuts import COMPARER
+from tests.vm.test_btrfs_boot import CHANGE, PREPARE, differences, look, state, well
+
+RECIPE = replace(system.RECIPE, name="system-13", suite="trixie", repository=())
+
+
+@pytest.fixture
+def machine(lab: Path) -> Iterator[Vm]:
+    if reason := Uml.missing():
+        pytest.skip(reason)
+    vm = vm_roots.create(lab, "btrfs", RECIPE)
+    try:
+        booted(vm).put(Path(comparer.__file__), COMPARER)
+        well(vm, "sh", "-ec", PREPARE)
+        look(vm)
+        yield vm
+    finally:
+        vm.close()
+
+
+def test_a_soft_reboot_goes_over_to_the_checkpoint(machine: Vm) -> None:
+    vm = machine
+    tripped = well(vm, "snapbreaker", "run", "--", "sh", "-ec", f"{CHANGE}; echo ERROR: enough", code=1)
+    assert "Rollback completed successfully (exit 1)" in tripped
+    assert differences(vm) == ""
+    well(vm, "snapbreaker", "run", "--", "sh", "-ec", CHANGE)
+    rollback = ("snapbreaker", "rollback", "--last", "--at-boot", "--soft-reboot", "--yes")
+    assert "`systemctl soft-reboot` is enough" in well(vm, *rollback, code=5)
+    well(vm, "snapbreaker", "rollback", "--last", "--call-off")
+    assert not well(vm, "sh", "-c", "findmnt /run/nextroot || true")
+    well(vm, *rollback, code=5)
+    kernel = well(vm, "cat", "/proc/sys/kernel/random/boot_id")
+    well(vm, "sh", "-c", "echo later >>/var/tmp/kept/file; echo lost >/etc/lost; sync")
+    vm.start("sh", "-c", "sleep 0.3; systemctl soft-reboot")
+    softly_rebooted(vm)
+    assert state(vm) == "rolled-back"
+    assert differences(vm) == ""
+    assert well(vm, "cat", "/var/tmp/kept/file") == "later\n"
+    assert well(vm, "cat", "/proc/sys/kernel/random/boot_id") == kernel
+    assert well(vm, "systemctl", "is-system-running") == "running\n"
+    well(vm, "snapbreaker", "verify", "--last")
+    well(vm, "snapbreaker", "run", "--", "true")
+
+
+def softly_rebooted(vm: Vm) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        done = vm.run("systemctl", "show", "--property", "SoftRebootsCount", "--value")
+        if done.stdout == "1\n":
+            break
+        time.sleep(0.5)
+    well(vm, "systemctl", "is-system-running", "--wait")
