@@ -71,6 +71,14 @@ echo "snapbreaker: a run was cut off: its files go back before the boot"
 mount -o remount,rw "$ROOT" "$rootmnt"
 mount -t proc proc "$rootmnt/proc"
 mount -t tmpfs tmpfs "$rootmnt/run"
+# Thin snapshots are not activated at boot; /dev/disk/by-uuid is to go on naming their origins.
+if command -v lvm >/dev/null; then
+	rules=/run/udev/rules.d
+	mkdir -p $rules
+	echo 'ENV{{DM_LV_NAME}}=="snapbreaker_*", ENV{{DM_UDEV_LOW_PRIORITY_FLAG}}="1"' >$rules/57-snapbreaker.rules
+	udevadm control --reload
+	lvm lvchange --activate y --ignoreactivationskip --sysinit @snapbreaker
+fi
 rootmnt=$rootmnt sh "$boot"
 umount "$rootmnt/run"
 umount "$rootmnt/proc"
