@@ -17,6 +17,7 @@ from tests.vm.conftest import booted
 SIDES = r"""
 import json, os, subprocess, sys, time
 files, rounds, kind = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+STORE = "/var/lib/snapbreaker"
 SIZE = [] if kind == "thin" else ["-L", "100m"]
 def run(*argv):
     started = time.perf_counter()
@@ -55,7 +56,7 @@ for _ in range(rounds):
     os.sync()
     back = run("snapbreaker", "-q", "rollback", "--last", "--whole", "--force", "--yes")
     found["snapbreaker rollback"].append(took(back))
-    run("snapbreaker", "-q", "checkpoint", "delete", "--last")
+    run("snapbreaker", "-q", "checkpoint", "delete", *(name for name in os.listdir(STORE) if name[0] == "0"))
 print(json.dumps(found))
 """
 NOTE = """\

@@ -64,10 +64,10 @@ def mounted(volume: Volume) -> device_mapper.Device:
 def schedule(stored: Stored, snapshot: LogicalVolume) -> None:
     """Have a copy of ``snapshot``, the checkpoint's, in place of the volume from the next boot on.
 
-    Idempotent. Raises CheckpointError, OSError.
+    Idempotent. What an earlier boot had displaced for it goes. Raises CheckpointError, OSError.
     """
     volume = stored.volume
-    call_off(volume, stored.vault)
+    discard(volume, stored.vault)
     origin = logical_volume.of_device(mounted(volume).uuid)
     if origin is None:
         raise CheckpointError(f"lvs does not know what is mounted at {volume.mountpoint}")
@@ -80,7 +80,7 @@ def schedule(stored: Stored, snapshot: LogicalVolume) -> None:
         plan = Plan(**{**asdict(plan), "new": made.uuid, "kept": kept, "times": carried.times_around(top, kept)})
         _put(top, _name(stored.vault), plan)
     write_json(_note(stored.vault), asdict(plan))
-    names.exchange(plan.group, plan.name, plan.other)
+    names.exchange(plan.group, {plan.name: plan.old, plan.other: plan.new})
 
 
 def call_off(volume: Volume, vault: str) -> None:
@@ -92,7 +92,7 @@ def call_off(volume: Volume, vault: str) -> None:
         raise CheckpointError(f"{volume.root} was reverted at boot already")
     for one in _found(plan):
         if one.uuid == plan.old:
-            names.exchange(plan.group, plan.name, plan.other)
+            names.exchange(plan.group, {plan.name: plan.new, plan.other: plan.old})
     _remove(plan, vault, plan.new)
 
 
@@ -185,8 +185,10 @@ def _mounted(fstype: str, device: str, how: str) -> Iterator[int]:
 @contextmanager
 def _activated(one: LogicalVolume) -> Iterator[str]:
     """Its device, for the time of the block."""
-    yield logical_volume.activate(one)
-    logical_volume.deactivate(one)
+    try:
+        yield logical_volume.activate(one)
+    finally:
+        logical_volume.deactivate(one)
 
 
 def _remove(plan: Plan, vault: str, uuid: str) -> None:

@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from snapbreaker import commands
@@ -24,11 +24,13 @@ _REFERENCE = re.compile(r'^(\t+(?:origin|external_origin|cow_store|merging_store
 _STAYS = re.compile(r"^\t\t\t(?:flags|tags) = ")  # of a volume: they say what is done with whoever has the name
 
 
-def exchange(group: str, one: str, other: str) -> None:
-    """The names of two volumes without parts of their own. Flags and tags stay with the names.
+def exchange(group: str, volumes: Mapping[str, str]) -> None:
+    """The names of two volumes without parts of their own: the identity (as of lvs(8)) that each name has now.
 
-    On disk when this returns. Raises CheckpointError, OSError: then the names are what they were.
+    Flags and tags stay with the names. On disk when this returns. Raises CheckpointError, OSError: then the names
+    are what they were.
     """
+    one, other = volumes
     with tempfile.TemporaryDirectory(prefix="snapbreaker-", dir="/run") as scratch, _alone(group):
         # The lock of the group is ours; lvm(8) would wait for it.
         quietly = ("--config", f'global/locking_dir="{scratch}" backup/backup=0 backup/archive=0')
@@ -37,6 +39,10 @@ def exchange(group: str, one: str, other: str) -> None:
             commands.run(["vgcfgbackup", "--quiet", "--quiet", *quietly, "--file", path, group])
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
                 text = file.read()
+            lines = text.split("\n")
+            for name, identity in volumes.items():
+                if f'\t\t\tid = "{identity}"' not in lines[_place(lines, name)]:
+                    raise CheckpointError(f"{group}/{name} is another volume by now", f"lvs -o +uuid {group}")
             with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(exchanged(text, one, other))
             # Forced: thin volumes depend on what their pool holds, and that is not changed.
@@ -52,7 +58,7 @@ def exchanged(text: str, one: str, other: str) -> str:
         f"{found[1]}{names.get(found[2], found[2])}{found[3]}" if (found := _REFERENCE.match(line)) else line
         for line in text.split("\n")
     ]
-    sections = {name: _section(lines, name) for name in names}
+    sections = {name: _place(lines, name) for name in names}
     stays = {name: [line for line in lines[where] if _STAYS.match(line)] for name, where in sections.items()}
     for name, where in sorted(sections.items(), key=lambda each: each[1].start, reverse=True):
         rest = [line for line in lines[where][1:] if not _STAYS.match(line)]
@@ -60,8 +66,8 @@ def exchanged(text: str, one: str, other: str) -> str:
     return "\n".join(lines)
 
 
-def _section(lines: Sequence[str], name: str) -> slice:
-    """The lines of a volume, without the one that ends it."""
+def _place(lines: Sequence[str], name: str) -> slice:
+    """Of the lines of a volume, without the one that ends it."""
     try:
         start = lines.index(f"\t\t{name} {{", lines.index("\tlogical_volumes {"))
         return slice(start, lines.index("\t\t}", start))
