@@ -77,7 +77,7 @@ if command -v lvm >/dev/null; then
 	mkdir -p $rules
 	echo 'ENV{{DM_LV_NAME}}=="snapbreaker_*", ENV{{DM_UDEV_LOW_PRIORITY_FLAG}}="1"' >$rules/57-snapbreaker.rules
 	udevadm control --reload
-	lvm lvchange --activate y --ignoreactivationskip --sysinit @snapbreaker
+	lvm lvchange --activate y --ignoreactivationskip --yes --sysinit @snapbreaker
 fi
 rootmnt=$rootmnt sh "$boot"
 umount "$rootmnt/run"

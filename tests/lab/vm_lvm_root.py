@@ -14,7 +14,7 @@ from tests.lab.vm_roots import LIBRARY, PROVISION
 # The thin one is made by the script of the Vagrant box; the classic one differs in its volume alone.
 THIN = "sh /run/provision/lvm.sh"
 CLASSIC = r"""
-sed '/--type thin-pool/d; /^size=/d; s/^lvcreate.*--thin .*/lvcreate --quiet --extents 60%VG --name root system/' \
+sed '/--type thin-pool/d; /^size=/d; s/^lvcreate.*--thin .*/lvcreate --quiet --extents 30%VG --name root system/' \
     /run/provision/lvm.sh >/run/provision/classic.sh
 sh /run/provision/classic.sh"""
 KINDS = {"thin": THIN, "classic": CLASSIC}

@@ -143,7 +143,7 @@ def activate(one: LogicalVolume) -> str:
     device = device_mapper.find(one.kernel_uuid)
     if device is None:
         try:
-            commands.run(["lvchange", "--activate", "y", "--ignoreactivationskip", *_QUIETLY, one.path])
+            commands.run(["lvchange", "--activate", "y", "--ignoreactivationskip", "--yes", *_QUIETLY, one.path])
         except ToolError as error:
             raise CheckpointError(f"lvchange: {error.message}", f"lvchange -ay -K {one.path}") from error
         device = device_mapper.find(one.kernel_uuid)
