@@ -33,12 +33,12 @@ IgnoreOnIsolate=yes
 
 [Service]
 Type=oneshot
-# 0, 3 and 4 are snapbreaker's own words, which only a process that takes the lock says: a shell runs an
+# 0, 3, 4 and 5 are snapbreaker's own words, which only a process that takes the lock says: a shell runs an
 # interpreter of zero bytes, as a power cut leaves it, with success. Else the run has broken what it
 # runs on: then its copy.
 ExecStart=/bin/sh -c '{program} --store {store} recover; code=$$?; \\
-    [ ! -e {lock} ] || case $$code in 0|3|4) exit $$code;; esac; exec {store}/lifeboat/recover'
-SuccessExitStatus=4
+    [ ! -e {lock} ] || case $$code in 0|3|4|5) exit $$code;; esac; exec {store}/lifeboat/recover'
+SuccessExitStatus=4 5
 StandardOutput=journal+console
 StandardError=journal+console
 TimeoutStartSec=infinity

@@ -57,7 +57,8 @@ def jobs(lines: Mapping[str, str], before: Iterable[str], since: float) -> dict[
         return {}
     seen = processes()
     offset = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()  # a start is in CLOCK_BOOTTIME
-    young = {pid for pid, one in seen.items() if one.start / _TICK - offset >= since and not one.dead}
+    # A start is in whole ticks, rounded down.
+    young = {pid for pid, one in seen.items() if (one.start + 1) / _TICK - offset > since and not one.dead}
     told = _Told(lines, before)
     found: dict[int, str] = {}
     for members in _by_job(seen, young):

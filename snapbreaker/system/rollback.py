@@ -134,7 +134,7 @@ class SystemRollback:
 
     def _hold_schedulers(self, target: Target) -> None:
         """Where one of them has something of the run's to start."""
-        lines, before = target.cron_lines(), target.wanted.cron
+        lines, before = target.cron_lines(), target.wanted.cron or {}
         if lines:
             self._by_cron = lambda: cron.jobs(lines, before, target.since)
         names = (*(cron.DAEMONS if lines else ()), *(schedulers.AT if strays.has_jobs(self._run_id) else ()))

@@ -30,14 +30,15 @@ class SystemState:
     """``tables`` by what they are of, each a name with its state; what is not there has no name.
 
     ``time`` is CLOCK_MONOTONIC, in seconds, of boot ``boot``: what systemd's time stamps count in. ``contents``
-    has by digest what the boot sectors hold; ``cron``, for each command of cron's, the file that it is from.
+    has by digest what the boot sectors hold; ``cron``, for each command of cron's, the file that it is from,
+    None where that was not recorded.
     """
 
     boot: str
     time: float
     tables: dict[str, Table] = field(default_factory=dict)
     contents: Table = field(default_factory=dict)
-    cron: Table = field(default_factory=dict)
+    cron: Table | None = None
 
     @property
     def of_this_boot(self) -> bool:
@@ -50,7 +51,7 @@ class SystemState:
     def load(cls, path: Path) -> SystemState:
         """Raises OSError, ValueError where it is not there or not whole."""
         data: dict[str, Any] = read_json(str(path))
-        return cls(data["boot"], data["time"], data["tables"], data.get("contents", {}), data.get("cron", {}))
+        return cls(data["boot"], data["time"], data["tables"], data.get("contents", {}), data.get("cron"))
 
 
 def capture(parts: Parts) -> SystemState:
@@ -70,7 +71,7 @@ def capture(parts: Parts) -> SystemState:
     if parts.boot:
         tables[BOOT_SECTORS], contents = boot_sectors.read()
         tables[EFI] = efi.read()
-    return SystemState(boot_id(), now, tables, contents, cron.read() if parts else {})
+    return SystemState(boot_id(), now, tables, contents, cron.read() if parts else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,11 +41,11 @@ class Target:
         names = {table: frozenset(changed) for table, changed in only.items()}
         if again:
             return cls(after, names)
-        return cls(before, names, since=before.time, by_cron=cron.added(before.cron, after.cron))
+        return cls(before, names, since=before.time, by_cron=cron.added(before.cron or {}, after.cron or {}))
 
     def cron_lines(self) -> cron.Lines:
         """What the run has given cron(8) to run. To be asked before files go back."""
-        if not self.wanted.of_this_boot:
+        if not self.wanted.of_this_boot or self.wanted.cron is None:
             return {}
         return cron.added(self.wanted.cron, cron.read()) if self.by_cron is None else self.by_cron
 

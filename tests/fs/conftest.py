@@ -21,6 +21,14 @@ class MakeFilesystem(Protocol):
     ) -> loopfs.LoopFilesystem: ...
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is done in this process has locks of its own, and is in no other worker's way."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SNAPBREAKER_RUNTIME", str(tmp_path_factory.mktemp("runtime")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def _numbers() -> Iterator[int]:
     return itertools.count(1)

@@ -49,7 +49,7 @@ def named(prefix: str) -> list[Path]:
 
 @contextmanager
 def few_processes(name: str, most: int) -> Iterator[Path]:
-    """What is started meanwhile has at most ``most`` processes, all that it starts included; yields what counts.
+    """What is started meanwhile has ``most`` processes at most, with all that it starts; yields what counts them.
 
     The calling process enters, so its children begin there, and leaves again. LabError where nobody counts.
     """

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from snapbreaker.linux.process import command_line
+from snapbreaker.linux.process import boot_id, command_line
 from snapbreaker.system import cron, schedulers, strays
+from snapbreaker.system.state import AFTER, BEFORE, SystemState
+from snapbreaker.system.target import Target
 
 
 @pytest.fixture
@@ -88,11 +90,11 @@ def test_jobs_are_found_below_a_daemon_of_that_name(tables: Path, monkeypatch: p
     daemon = subprocess.Popen([program, "-c", f'{program} -c "{job}" & {other} & wait'], start_new_session=True)
     try:
         lines = {command: "/etc/cron.d/new"}
-        deadline = time.monotonic() + 20
-        while len(found := cron.jobs(lines, before, since)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        told = [" ".join(command_line(pid)) for pid in found]
-        assert {"sleep 71", "sleep 72"} <= set(told)
+        deadline, told = time.monotonic() + 20, set[str]()
+        while not {"sleep 71", "sleep 72"} <= told and time.monotonic() < deadline:
+            found = cron.jobs(lines, before, since)
+            told = {" ".join(command_line(pid)) for pid in found}
+        assert {"sleep 71", "sleep 72"} <= told
         assert "sleep 60" not in told
         assert set(found.values()) == {"/etc/cron.d/new"}
         assert cron.jobs({}, before, since) == {}
@@ -119,3 +121,22 @@ def test_at_jobs_of_the_run_that_wait(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a1").write_text("#!/bin/sh\nSNAPBREAKER_RUN=run\\-1; export SNAPBREAKER_RUN\n")
     assert strays.has_jobs("run-1")
     assert not strays.has_jobs("run-2")
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_record_that_tells_nothing_of_cron_makes_no_job_the_runs(tables: Path, undo: bool) -> None:
+    (tables / "crontab").write_text("* * * * * root somebody's\n")
+    for name in (BEFORE, AFTER):
+        SystemState(boot_id(), 1.0).save(tables / name)
+    assert Target.of(tables, undo).cron_lines() == {}
+
+
+def test_what_a_run_has_given_cron_to_run(tables: Path) -> None:
+    table = tables / "crontab"
+    SystemState(boot_id(), 1.0, cron={"old": "/etc/crontab"}).save(tables / BEFORE)
+    SystemState(boot_id(), 1.0, cron={"old": "/etc/crontab", "new": str(table)}).save(tables / AFTER)
+    table.write_text("* * * * * root old\n* * * * * root later\n")
+    assert Target.of(tables, undo=False).cron_lines() == {"later": str(table)}  # a halted run: what is there now
+    assert Target.of(tables, undo=True).cron_lines() == {"new": str(table)}
+    SystemState("another boot", 1.0, cron={}).save(tables / BEFORE)
+    assert Target.of(tables, undo=False).cron_lines() == {}

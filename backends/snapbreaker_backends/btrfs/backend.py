@@ -97,10 +97,10 @@ class BtrfsBackend(Backend):
 
     def discard(self, volume: Volume, vault: str, record: str) -> None:
         """Delete every snapshot that the vault holds. Idempotent."""
+        exchange.remove(volume, vault)  # refused where it matters, and then nothing is deleted
         try:
             fd = os.open(os.path.join(vault, _SNAPSHOTS), _DIRECTORY)
         except FileNotFoundError:
-            exchange.remove(volume, vault)
             return
         with _closing(fd):
             for name in os.listdir(fd):
@@ -108,7 +108,6 @@ class BtrfsBackend(Backend):
                     _delete(fd, os.fsencode(name))
         with suppress(FileNotFoundError):
             os.rmdir(os.path.join(vault, _SNAPSHOTS))
-        exchange.remove(volume, vault)
 
     def at_boot(self, stored: Stored) -> Availability:
         return Availability(tuple(place.refusals(stored.volume)) or tuple(inside.refusals(stored)))

@@ -26,8 +26,6 @@ from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.openat import open_beneath
 from snapbreaker_backends.btrfs.place import mount_of
 
-# Not mounted, no mounts of our own in this container, Linux before 5.2, no such device here.
-_NO_TOP_LEVEL = (errno.ENOENT, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENODEV, errno.ENXIO, errno.ENOTBLK)
 _BASE, _PLACE, OTHER, _PLAN = b".snapbreaker", b"at-boot", b"other", b"plan"
 
 
@@ -65,10 +63,15 @@ def name_of(vault: str) -> bytes:
 def reachable(volume: Volume) -> bool:
     """Whether there is a top level to look into; else nothing was ever scheduled. Raises OSError."""
     try:
+        source = mount_of(volume).source
+    except FileNotFoundError:
+        return False
+    try:
         with top_level(volume):
             return True
     except OSError as error:
-        if error.errno in _NO_TOP_LEVEL:
+        # No mounts of our own in this container, nor its devices; Linux before 5.2.
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS) or not os.path.exists(source):
             return False
         raise
 
