@@ -36,7 +36,7 @@ def measured(vm: Vm, script: str, *arguments: object) -> dict[str, Samples]:
             raise LabError(done.stderr)
     finally:
         vm.close()
-    return {name: _samples(rounds) for name, rounds in json.loads(done.stdout).items()}
+    return {name: _samples(rounds) for name, rounds in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def _samples(rounds: list[list[float]]) -> Samples:
