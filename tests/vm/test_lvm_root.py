@@ -124,6 +124,8 @@ LONG = [(step, 0) for step in range(1, 7)] + [(0, step) for step in range(1, 5)]
 @pytest.mark.parametrize("steps", LONG if soak.IS_LONG else STEPS, ids=str)
 def test_a_power_cut_at_each_step(root: Root, steps: tuple[int, int]) -> None:
     """A root is found at each boot, and in the end it is the checkpoint. The sixth is after the exchange."""
+    if root.kind == "classic" and not soak.IS_LONG:
+        pytest.skip("differs from the thin one in how the copy is made: SNAPBREAKER_SOAK=2")
     vm, (scheduling, booting) = root.vm, steps
     made = root.checkpoint()
     vm.sh(CHANGE)
