@@ -107,6 +107,9 @@ class Backend(ABC):
     name: ClassVar[str]
     rank: ClassVar[int]  # lower is tried first by automatic selection
     capabilities: ClassVar[Capability] = Capability.NONE
+    # Lines for sh(1) that `install-service` has run in the initramfs, once a root was looked for: they mend what
+    # `schedule` leaves where the power goes in its middle. $ROOT is what the kernel's command line names.
+    first_aid: ClassVar[str] = ""
 
     @abstractmethod
     def availability(self, volume: Volume) -> Availability:
@@ -177,6 +180,7 @@ class Backend(ABC):
     def schedule(self, stored: Stored) -> None:
         """Have that done. Idempotent. What runs is not affected; at any instant a boot finds one whole volume.
 
+        Of several volumes an inner one comes before that in which it lies.
         Only where ``AT_BOOT`` is declared. Raises CheckpointError, OSError.
         """
         raise NotImplementedError

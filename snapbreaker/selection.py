@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -27,6 +28,16 @@ _BUILT_IN = {
 def names() -> list[str]:
     """All backends that there are, built in or installed; none of them is loaded."""
     return sorted({**_BUILT_IN, **_installed()})
+
+
+def loadable() -> list[str]:
+    """Those of them that can be loaded; the others have done nothing."""
+    found = []
+    for name in names():
+        with suppress(CheckpointError):
+            load(name)
+            found.append(name)
+    return found
 
 
 @cache

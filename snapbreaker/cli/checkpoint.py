@@ -113,7 +113,7 @@ def show(settings: Settings, id: str | None, last: bool, as_json: bool) -> None:
 
 @checkpoint.command()
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--force", is_flag=True, help="Also pinned, failed or unfinished ones.")
+@click.option("--force", is_flag=True, help="Also pinned, failed, pending or unfinished ones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for each checkpoint.")
 @click.pass_obj
 def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_json: bool) -> None:
@@ -224,7 +224,9 @@ def _in_the_way(record: Record) -> tuple[str, bool]:
     try:
         if record.owned():
             return "", True
-        unfinished, failed = record.unfinished(), record.state is State.FAILED
+        unfinished, failed = record.unfinished(), record.state in (State.FAILED, State.REBOOT_PENDING)
     except SnapbreakerError:
         return "damaged", False
-    return "pinned" if record.pinned else "unfinished" if unfinished else "failed" if failed else "", False
+    return "pinned" if record.pinned else "unfinished" if unfinished else str(
+        record.state
+    ) if failed else "", False

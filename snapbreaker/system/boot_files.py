@@ -33,12 +33,12 @@ IgnoreOnIsolate=yes
 
 [Service]
 Type=oneshot
-# 0, 3 and 4 are snapbreaker's own words, which only a process that takes the lock says: a shell runs an
+# 0, 3, 4 and 5 are snapbreaker's own words, which only a process that takes the lock says: a shell runs an
 # interpreter of zero bytes, as a power cut leaves it, with success. Else the run has broken what it
 # runs on: then its copy.
 ExecStart=/bin/sh -c '{program} --store {store} recover; code=$$?; \\
-    [ ! -e {lock} ] || case $$code in 0|3|4) exit $$code;; esac; exec {store}/lifeboat/recover'
-SuccessExitStatus=4
+    [ ! -e {lock} ] || case $$code in 0|3|4|5) exit $$code;; esac; exec {store}/lifeboat/recover'
+SuccessExitStatus=4 5
 StandardOutput=journal+console
 StandardError=journal+console
 TimeoutStartSec=infinity
@@ -55,7 +55,7 @@ _HOOK = """\
 #!/bin/sh
 # Written by `snapbreaker install-service`: puts the files of a run that was cut off back, before they are used.
 [ "$1" != prereqs ] || exit 0
-boot=$rootmnt{store}/lifeboat/boot
+{first_aid}boot=$rootmnt{store}/lifeboat/boot
 [ -x "$boot" ] || exit 0
 unfinished() {{
 	for file in "$rootmnt{store}"/*/state.json; do
@@ -71,6 +71,14 @@ echo "snapbreaker: a run was cut off: its files go back before the boot"
 mount -o remount,rw "$ROOT" "$rootmnt"
 mount -t proc proc "$rootmnt/proc"
 mount -t tmpfs tmpfs "$rootmnt/run"
+# Thin snapshots are not activated at boot; /dev/disk/by-uuid is to go on naming their origins.
+if command -v lvm >/dev/null; then
+	rules=/run/udev/rules.d
+	mkdir -p $rules
+	echo 'ENV{{DM_LV_NAME}}=="snapbreaker_*", ENV{{DM_UDEV_LOW_PRIORITY_FLAG}}="1"' >$rules/57-snapbreaker.rules
+	udevadm control --reload
+	lvm lvchange --activate y --ignoreactivationskip --yes --sysinit @snapbreaker
+fi
 rootmnt=$rootmnt sh "$boot"
 umount "$rootmnt/run"
 umount "$rootmnt/proc"
@@ -86,7 +94,7 @@ def unit(store: Path, program: str) -> str:
     return _UNIT.format(store=store, program=program, lock=lock_file())
 
 
-def hook(store: Path) -> str:
-    """The text of the hook for the initramfs."""
+def hook(store: Path, first_aid: str = "") -> str:
+    """The text of the hook for the initramfs; ``first_aid``: see ``Backend``."""
     patterns = "|".join(f'*\'"state": "{state}"\'*' for state in State if state not in SETTLED | NEVER_STARTED)
-    return _HOOK.format(store=store, patterns=patterns)
+    return _HOOK.format(store=store, patterns=patterns, first_aid=first_aid)

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from snapbreaker import commands
+from snapbreaker import commands, selection
 from snapbreaker.errors import CheckpointError
 from snapbreaker.linux import systemd
 from snapbreaker.linux.durable import write_file
@@ -51,11 +51,20 @@ def _install_hook(store: Path) -> list[str]:
     """Into the initramfs, where initramfs-tools makes it; that takes some seconds."""
     if not HOOK.parent.is_dir():
         return []
-    HOOK.write_text(boot_files.hook(store))
+    HOOK.write_text(boot_files.hook(store, _first_aid()))
     HOOK.chmod(0o755)
     if commands.installed("update-initramfs"):
         commands.run(["update-initramfs", "-u"], timeout=600)
     return [str(HOOK)]
+
+
+def _first_aid() -> str:
+    return "".join(selection.load(name).first_aid for name in selection.loadable())
+
+
+def knows(first_aid: str) -> bool:
+    """Whether the hook for the initramfs holds these lines. Raises OSError."""
+    return not first_aid or (HOOK.exists() and first_aid in HOOK.read_text())
 
 
 def remove() -> list[str]:

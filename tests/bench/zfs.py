@@ -78,7 +78,7 @@ def bench(options: Namespace, scratch: Path) -> str:
             raise LabError(done.stderr)
     finally:
         vm.close()
-    found = {name: _samples(rounds) for name, rounds in json.loads(done.stdout).items()}
+    found = {name: samples(rounds) for name, rounds in json.loads(done.stdout).items()}
     facts = (f"two datasets of {options.files:,} files, a twentieth of them replaced", f"{options.rounds} rounds")
     create = {name: found[name] for name in ("snapbreaker checkpoint create", "zfs snapshot -r")}
     restore = {name: found[name] for name in ("snapbreaker rollback", "zfs rollback")}
@@ -86,7 +86,7 @@ def bench(options: Namespace, scratch: Path) -> str:
     return f"{heading('ZFS', *facts)}\n{tables}\n\n{NOTE}"
 
 
-def _samples(rounds: list[list[float]]) -> Samples:
+def samples(rounds: list[list[float]]) -> Samples:
     samples = Samples()
     for seconds, user, system in rounds:
         samples.add(Took(seconds, Used(user, system)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.lab import system, uml, vm_image, zfs_modules
+from tests.lab import debian, system, uml, vm_image, zfs_modules
 from tests.lab.uml import Uml
 from tests.lab.vm_judge import JudgedVm
 
@@ -23,12 +23,39 @@ ExecStart=zpool import -c /etc/zfs/zpool.cache -aN
 [Install]
 WantedBy=zfs-import.target
 """
+# zfs-initramfs wants the modules' source, and that a compiler; `zfs_modules` brings them built.
+COMPILER = (
+    *("zfs-dkms", "dkms", "gcc", "gcc-12", "cpp", "cpp-12", "binutils*", "libbinutils", "libgcc-12-dev"),
+    *(
+        "libc6-dev",
+        "libc-dev-bin",
+        "linux-libc-dev",
+        "libasan*",
+        "libtsan*",
+        "liblsan*",
+        "libubsan*",
+        "libgprofng*",
+    ),
+)
+
+
+def _remove_compiler(root: Path) -> None:
+    listed = debian.chroot(root, "dpkg-query", "-Wf", "${Package}\n", *COMPILER).stdout.split()
+    debian.chroot(root, "dpkg", "--purge", "--force-depends", *listed)
+
+
 RECIPE = replace(
     system.RECIPE,
     name="zfs",
-    include=(*system.INCLUDE, "zfsutils-linux", "python3-pyzfs", "zfs-initramfs", "busybox"),
+    include=(*system.INCLUDE, "zfsutils-linux", "python3-pyzfs", "zfs-initramfs", "busybox", "lvm2"),
+    repository=(),
     files={**system.FILES, "etc/systemd/system/zfs-import-cache.service": (0o644, IMPORT)},
-    masked=(*system.MASKED, "zfs-volume-wait.service", "zfs-import-scan.service", "zfs-share.service"),
+    masked=(
+        *("lvm2-monitor.service", "lvm2-lvmpolld.socket", "blk-availability.service"),
+        *(*system.MASKED, "zfs-volume-wait.service", "zfs-import-scan.service", "zfs-share.service"),
+    ),
+    finish=_remove_compiler,
+    version=2,
     components="main contrib",
 )
 

@@ -6,6 +6,9 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from snapbreaker.checkpoint import store
+from snapbreaker.system import boot_files
+from snapbreaker_backends.zfs.place import FIRST_AID
 from tests.lab import cache, vm_image
 from tests.lab.vm_zfs import ZfsVm
 
@@ -25,6 +28,7 @@ cp --archive --one-file-system /. /mnt
 zpool set bootfs=rpool/ROOT/debian rpool
 zpool set cachefile=/etc/zfs/zpool.cache rpool
 cp /etc/zfs/zpool.cache /mnt/etc/zfs/
+install -m 755 /run/lab/hook /etc/initramfs-tools/scripts/local-bottom/snapbreaker
 echo CONFIG_RD_GZIP=y >/boot/config-$(uname -r)
 update-initramfs -c -k $(uname -r)
 cp /boot/initrd.img-$(uname -r) /run/lab/initrd
@@ -46,7 +50,8 @@ def create(session: Path) -> ZfsVm:
 
 
 def _packed(session: Path) -> Path:
-    key = [MAKE, vm_image.SIZE, str(ZfsVm.golden())]
+    hook = boot_files.hook(Path(store.DEFAULT), FIRST_AID)
+    key = [MAKE, hook, vm_image.SIZE, str(ZfsVm.golden())]
 
     def make(work: Path, result: Path) -> None:
         subprocess.run(["truncate", "-s", vm_image.SIZE, work / DISK], check=True)
@@ -54,6 +59,7 @@ def _packed(session: Path) -> Path:
         vm.disks.append(work / DISK)
         try:
             vm.boot()
+            (vm.share / "hook").write_text(hook)
             vm.sh(MAKE, timeout=600)
             (work / INITRD).write_bytes((vm.share / INITRD).read_bytes())
             vm.power_off()

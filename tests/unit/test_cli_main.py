@@ -45,6 +45,27 @@ def test_every_error_has_its_code(monkeypatch: pytest.MonkeyPatch, error: BaseEx
 
 
 @pytest.mark.real_commands
+def test_what_the_locale_cannot_show(tmp_path: Path) -> None:
+    """A log in UTF-8 on a terminal in Latin-1."""
+    log = tmp_path / "app.log"
+    log.write_text("ERROR caf\u00e9 \u2192\n", encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/backends",
+        "PYTHONIOENCODING": "latin-1",
+    }
+    run = [sys.executable, "-m", "snapbreaker", "rules"]
+    shown = subprocess.run([*run, "check", str(log)], capture_output=True, env=environment, check=False)
+    assert (shown.returncode, shown.stderr) == (1, b"")
+    assert b"ERROR caf\xe9 \\u2192" in shown.stdout
+    log.write_text("caf\u00e9 \u2192\n", encoding="utf-8")
+    learned = subprocess.run(
+        [*run, "learn", "-"], input=log.read_bytes(), capture_output=True, env=environment, check=True
+    )
+    assert "caf\u00e9 \u2192" in learned.stdout.decode("utf-8")
+
+
+@pytest.mark.real_commands
 @pytest.mark.parametrize(
     ("arguments", "redirection", "code"),
     [

@@ -17,7 +17,10 @@ from snapbreaker.linux.durable import read_json, sync_directory, write_json
 from snapbreaker.linux.mountinfo import Mount
 from snapbreaker.linux.writeback import sync_filesystem
 from snapbreaker.paths import relative
-from snapbreaker_backends.zfs import calls, datasets
+from snapbreaker_backends.zfs import calls, datasets, exchange
+from snapbreaker_backends.zfs.carry import carry_over
+from snapbreaker_backends.zfs.place import FIRST_AID, refusals
+from snapbreaker_backends.zfs.plan import plans
 from snapbreaker_backends.zfs.view import identity_of, open_snapshot
 
 _NOTE = "snapshot.json"  # in the vault: the name of what create is about to make
@@ -28,7 +31,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class ZfsBackend(Backend):
     name = "zfs"
     rank = 10
-    capabilities = Capability.INSTANT | Capability.WHOLE
+    capabilities = Capability.INSTANT | Capability.WHOLE | Capability.AT_BOOT
+    first_aid = FIRST_AID
 
     def availability(self, volume: Volume) -> Availability:
         if volume.fstype != "zfs":
@@ -66,9 +70,10 @@ class ZfsBackend(Backend):
     def open(self, stored: Stored) -> Tree:
         """The view of the snapshot; CheckpointError when it is gone."""
         data, volume = stored.data, stored.volume
-        snapshot = f"{datasets.mount_of(volume).source}@{data['name']}"
         skip = [os.fsencode(relative(path, volume.root)) for path in volume.skip]
-        return open_snapshot(snapshot, data["identity"], data["inside"], stored.policy, skip)
+        return open_snapshot(
+            _snapshots(volume, data["name"]), data["identity"], data["inside"], stored.policy, skip
+        )
 
     def discard(self, volume: Volume, vault: str, record: str) -> None:
         """Destroy the snapshot that the vault names."""
@@ -80,9 +85,32 @@ class ZfsBackend(Backend):
         way = calls.find()
         if way is None:
             raise CheckpointError("neither libzfs_core nor zfs is installed", "apt-get install zfsutils-linux")
-        way.destroy([f"{datasets.mount_of(volume).source}@{name}"])
+        exchange.remove(volume, name)
+        way.destroy(_snapshots(volume, name))
         os.unlink(note)
         sync_directory(vault)
+
+    def at_boot(self, stored: Stored) -> Availability:
+        return Availability(tuple(refusals(stored)))
+
+    def schedule(self, stored: Stored) -> None:
+        exchange.schedule(stored)
+
+    def call_off(self, stored: Stored) -> None:
+        exchange.call_off(stored.volume, stored.data["name"])
+
+    def reverted(self, stored: Stored) -> bool:
+        return exchange.reverted(stored.volume, stored.data["name"])
+
+    def after_boot(self, volume: Volume) -> None:
+        if volume.fstype == "zfs":
+            carry_over(volume)
+
+
+def _snapshots(volume: Volume, name: str) -> list[str]:
+    """Where the snapshot may be: with the dataset, or with one that another checkpoint displaced at a boot."""
+    holders = [datasets.mount_of(volume).source, *(plan.old for plan in plans(volume))]
+    return [f"{dataset}@{name}" for dataset in holders]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, suppress
 
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.mounted import MountedTree
@@ -30,9 +30,16 @@ def identity_of(snapshot: str) -> int:
 
 
 def open_snapshot(
-    snapshot: str, identity: int, inside: str, policy: Policy, skip: Collection[bytes]
+    names: Sequence[str], identity: int, inside: str, policy: Policy, skip: Collection[bytes]
 ) -> MountedTree:
-    """The directory ``inside`` of a snapshot. Raises CheckpointError when it is gone, or another one."""
+    """The directory ``inside`` of a snapshot, which has one of these names.
+
+    Raises CheckpointError when it is gone, or another one.
+    """
+    *others, snapshot = reversed(names)
+    for other in others:
+        with suppress(CheckpointError):
+            return open_snapshot([other], identity, inside, policy, skip)
     with ExitStack() as stack:
         try:
             top = stack.enter_context(detached_mount("zfs", snapshot, {}, ["ro"]))
