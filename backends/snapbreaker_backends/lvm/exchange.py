@@ -90,9 +90,13 @@ def call_off(volume: Volume, vault: str) -> None:
         return
     if _is(mounted(volume), plan.new):
         raise CheckpointError(f"{volume.root} was reverted at boot already")
-    for one in _found(plan):
-        if one.uuid == plan.old:
-            names.exchange(plan.group, {plan.name: plan.new, plan.other: plan.old})
+    if _has(plan, plan.name, plan.new) and _has(plan, plan.other, plan.old):
+        if not _waits(volume, plan, vault):
+            raise CheckpointError(
+                f"{volume.root} runs on what was displaced by {plan.group}/{plan.name}, which was booted since",
+                "boot that one again",
+            )
+        names.exchange(plan.group, {plan.name: plan.new, plan.other: plan.old})
     _remove(plan, vault, plan.new)
 
 
@@ -107,10 +111,16 @@ def discard(volume: Volume, vault: str) -> None:
     plan = _read(vault)
     if plan is None:
         return
-    if not _is(mounted(volume), plan.new):
+    here = mounted(volume)
+    if not _is(here, plan.new) and (_is(here, plan.old) or _has(plan, plan.name, plan.new)):
         call_off(volume, vault)
         return
-    for one in _found(plan):
+    if _is(here, plan.new) and os.path.exists(os.path.join(volume.mountpoint, _PLANS, _name(vault))):
+        raise CheckpointError(
+            f"{volume.root} was replaced at boot, and what is kept of it has not come over yet",
+            "run `snapbreaker recover`",
+        )
+    for one in _found(plan):  # displaced: by the checkpoint, or by another one that took the place of that
         if not one.is_thin and (others := logical_volume.snapshots_of(one)):  # they would go with it
             raise CheckpointError(
                 f"{one.path}, which was displaced at boot, has other snapshots: {', '.join(others)}",
@@ -202,6 +212,20 @@ def _remove(plan: Plan, vault: str, uuid: str) -> None:
 
 def _found(plan: Plan) -> list[LogicalVolume]:
     return [one for one in logical_volume.named(plan.other) if one.group == plan.group]
+
+
+def _waits(volume: Volume, plan: Plan, vault: str) -> bool:
+    """Whether the one that has the name now was never run on to the end of its first boot."""
+    for one in logical_volume.named(plan.name):
+        if one.uuid == plan.new:
+            with _activated(one) as device, _mounted(volume.fstype, device, "ro") as top:
+                return carried.exists(top, os.fsencode(os.path.join(_PLANS, _name(vault))))
+    return True
+
+
+def _has(plan: Plan, name: str, uuid: str) -> bool:
+    """Whether that is the volume which has the name now. Raises CheckpointError."""
+    return any(one.group == plan.group and one.uuid == uuid for one in logical_volume.named(name))
 
 
 def _is(device: device_mapper.Device, uuid: str) -> bool:
