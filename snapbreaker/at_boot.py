@@ -58,6 +58,11 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent, soft: bool
         )
     for volume, _ in ready:
         _prove_whole(volume)
+    here = all(volume.stored.volume.root != "/" for volume, _ in ready)  # what finishes it is not replaced itself
+    if here and (why := service.missing(record.path.parent)):
+        raise CheckpointError(
+            f"after the boot nobody would bring over what is kept: {NAME}: {why}", "snapbreaker install-service"
+        )
     for reason in next_root.refusals(ready) if soft else ():
         raise CheckpointError(reason.text, reason.remedy)
     before = record.state

@@ -20,6 +20,7 @@ from snapbreaker.files import ops
 from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue
 from snapbreaker.story import Story
+from snapbreaker.system import service
 from snapbreaker_backends.btrfs import exchange
 from tests import comparer
 from tests.fs.checkpointed import Checkpointed, Quiet
@@ -70,6 +71,14 @@ def test_each_step_fails(root: Root, machine: Checkpointed, monkeypatch: pytest.
     assert str(machine.made.state) == "committed"
     root.reboot()
     assert comparer.differences(changed, root.look()) == []
+
+
+def test_nobody_would_finish_it(root: Root, machine: Checkpointed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No root is replaced, which would hold what does: the running one has to."""
+    monkeypatch.setattr(service, "missing", lambda store: "not enabled")
+    with pytest.raises(CheckpointError, match="not enabled"):
+        schedule(machine.made, Goal())
+    assert machine.made.state is State.COMMITTED
 
 
 def test_the_disk_fails_for_good(root: Root, machine: Checkpointed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_a_table_of_partitions(tmp_path: Path) -> None:
 def test_a_table_that_makes_no_sense(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, int]
 ) -> None:
-    """Only the code in its first sector is known then; nothing ends the checkpoint, nor a rollback in the middle."""
+    """Only the code in its first sector is known then; it ends no checkpoint, nor a rollback in the middle."""
     device = disk(tmp_path / "disk", **facts)
     monkeypatch.setattr(boot_sectors, "_areas", lambda: list(_areas_of(device, 1 << 20)))
     digests, contents = boot_sectors.read()

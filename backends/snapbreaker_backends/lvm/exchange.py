@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, field
 
 from snapbreaker import carried
 from snapbreaker.backend import Stored, Volume
@@ -24,6 +24,7 @@ from snapbreaker.linux.durable import encode_json, read_json, sync_directory, wr
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.openat import open_beneath
+from snapbreaker.linux.process import boot_id
 from snapbreaker.linux.writeback import syncfs
 from snapbreaker_backends.lvm import logical_volume, names
 from snapbreaker_backends.lvm.logical_volume import LogicalVolume
@@ -38,7 +39,8 @@ class Plan:
     """``name`` is that of the volume, ``other`` that of the one to come, and afterwards of the one displaced.
 
     ``old`` and ``new`` are their identities as lvs(8) has them; ``new`` is empty before it is made. ``kept`` are
-    the paths that are brought over, ``times`` the mtimes of the directories that hold them.
+    the paths that are brought over, ``times`` the mtimes of the directories that hold them, ``boot`` is that in
+    which it was scheduled.
     """
 
     checkpoint: str
@@ -49,6 +51,7 @@ class Plan:
     new: str = ""
     kept: tuple[str, ...] = ()
     times: dict[str, int] | None = None
+    boot: str = field(default_factory=boot_id)
 
 
 def mounted(volume: Volume) -> device_mapper.Device:
@@ -91,10 +94,10 @@ def call_off(volume: Volume, vault: str) -> None:
     if _is(mounted(volume), plan.new):
         raise CheckpointError(f"{volume.root} was reverted at boot already")
     if _has(plan, plan.name, plan.new) and _has(plan, plan.other, plan.old):
-        if not _waits(volume, plan, vault):
+        if plan.boot != boot_id():  # by hand, from the other name: what may have been run on since stays
             raise CheckpointError(
-                f"{volume.root} runs on what was displaced by {plan.group}/{plan.name}, which was booted since",
-                "boot that one again",
+                f"{volume.root} runs on {plan.group}/{plan.other}, which was displaced",
+                f"boot {plan.group}/{plan.name} again",
             )
         names.exchange(plan.group, {plan.name: plan.new, plan.other: plan.old})
     _remove(plan, vault, plan.new)
@@ -212,15 +215,6 @@ def _remove(plan: Plan, vault: str, uuid: str) -> None:
 
 def _found(plan: Plan) -> list[LogicalVolume]:
     return [one for one in logical_volume.named(plan.other) if one.group == plan.group]
-
-
-def _waits(volume: Volume, plan: Plan, vault: str) -> bool:
-    """Whether the one that has the name now was never run on to the end of its first boot."""
-    for one in logical_volume.named(plan.name):
-        if one.uuid == plan.new:
-            with _activated(one) as device, _mounted(volume.fstype, device, "ro") as top:
-                return carried.exists(top, os.fsencode(os.path.join(_PLANS, _name(vault))))
-    return True
 
 
 def _has(plan: Plan, name: str, uuid: str) -> bool:
