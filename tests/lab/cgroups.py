@@ -68,7 +68,7 @@ def few_processes(name: str, most: int) -> Iterator[Path]:
 
 
 def pids_hierarchy() -> Path:
-    """cgroup v1, whose members are counted apart from those of cgroup v2 (cgroups(7)). LabError where it is not."""
+    """cgroup v1, whose members are counted apart from those of v2 (cgroups(7)). LabError where it is not."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
