@@ -58,7 +58,7 @@ class Datasets:
 def zfs_vm(lab: Path) -> Iterator[ZfsVm]:
     if reason := ZfsVm.missing():
         pytest.skip(reason)
-    vm = ZfsVm.create(lab, None, disks(lab, 1 << 30, 1 << 28))
+    vm = ZfsVm.create(lab, None, disks(lab, 1 << 30, 1 << 28, 1 << 29))
     try:
         booted(vm)
         vm.put_judge()
@@ -248,3 +248,39 @@ def test_datasets_that_the_command_makes_and_wants_to_destroy(datasets: Datasets
     assert f"{datasets.path}/made" in done.stderr
     assert datasets.vm.sh(f"zfs get -Ho value mounted {made}").strip() == "no"
     assert datasets.differences() == ""
+
+
+GROUP = """udevadm settle --timeout=30 || :
+vgcreate -qq vg /dev/ubdd; lvcreate -qq -y -W y -L 160m -n volume vg; mke2fs -q -t ext4 -b 4096 /dev/vg/volume
+mkdir /lvm; mount /dev/vg/volume /lvm; mkdir /lvm/srv; echo before >/lvm/file"""
+UNGROUP = "umount /lvm; rmdir /lvm; vgremove -qq -y vg"
+
+
+def test_lvm_and_zfs_are_one_checkpoint(datasets: Datasets) -> None:
+    """A dataset below a logical volume, as ZFS /srv under an LVM root: both go back, or neither was recorded."""
+    vm, name = datasets.vm, datasets.name
+    places = {"/lvm": "/root/lvm", "/lvm/srv": "/root/srv", "/lvm/srv/child": "/root/child"}
+    vm.sh(f"{GROUP}; zfs set mountpoint=/lvm/srv {name}")
+    for place, saved in places.items():
+        vm.sh(f"{HOSTILE} seed {place}/root; sync; {COMPARE} save {place} {saved}")
+    change = "".join(
+        f"python3 -m tests.lab.hostile mutate {place}/root; echo x >{place}/new; " for place in places
+    )
+    command = ("sh", "-ec", f"{change} rm /lvm/file; echo Error: it failed")
+    done = vm.snapbreaker("run", "--scope", "/lvm", "--", *command, cwd=JUDGE, timeout=180)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "/lvm (lvm), /lvm/srv (zfs), /lvm/srv/child (zfs)" in done.stderr
+    for place, saved in places.items():
+        vm.sh(f"{COMPARE} diff {place} {saved}")
+    vm.sh("snapbreaker checkpoint delete $(ls /var/lib/snapbreaker | grep ^0)")
+    reserve = "zfs create -o reservation=$(($(zfs list -Hpo avail other) - (1 << 20))) other/all"
+    limited = "zfs create -o refreservation=16M -o mountpoint=/lvm/away other/limited"
+    vm.sh(f"{limited}; head -c 8M /dev/urandom >/lvm/away/file; sync; zpool sync; {reserve}")
+    done = vm.snapbreaker("run", "--scope", "/lvm", "--", "touch", "/lvm/ran", timeout=120)
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "other/limited" in done.stderr
+    vm.sh("test ! -e /lvm/ran")
+    assert vm.sh("lvs --noheadings -o lv_name vg").split() == ["volume"], "of the volume that was recorded first"
+    assert datasets.snapshots() == []
+    vm.sh("zfs destroy -r other/limited; zfs destroy other/all")
+    vm.sh(f"zfs set mountpoint={datasets.path} {name}; {UNGROUP}")
