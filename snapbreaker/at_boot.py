@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from snapbreaker import next_root, order, selection
-from snapbreaker.backend import Availability, Backend, Capability, Reason
+from snapbreaker.backend import Availability, Backend, Capability, Reason, Volume
 from snapbreaker.checkpoint.lock import carrying_file
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
@@ -22,6 +22,7 @@ from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.files.policy import PathClass
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
+from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.process import boot_id
 from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.paths import relative
@@ -57,6 +58,11 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent, soft: bool
         )
     for volume, _ in ready:
         _prove_whole(volume)
+    here = all(volume.stored.volume.root != "/" for volume, _ in ready)  # what finishes it is not replaced itself
+    if here and (why := service.missing(record.path.parent)):
+        raise CheckpointError(
+            f"after the boot nobody would bring over what is kept: {NAME}: {why}", "snapbreaker install-service"
+        )
     for reason in next_root.refusals(ready) if soft else ():
         raise CheckpointError(reason.text, reason.remedy)
     before = record.state
@@ -203,8 +209,18 @@ def carry_over() -> None:
     for volume in mounted():
         for backend in backends:
             if Capability.AT_BOOT in backend.capabilities:
-                backend.after_boot(volume)
+                try:
+                    backend.after_boot(volume)
+                except (OSError, SnapbreakerError):
+                    if _is_there(volume):
+                        raise
     carrying.unlink(missing_ok=True)
+
+
+def _is_there(volume: Volume) -> bool:
+    """Or was it unmounted meanwhile?"""
+    place = (volume.mountpoint, volume.device)
+    return any((mount.mountpoint, mount.device) == place for mount in read_mounts())
 
 
 def _prove_whole(volume: VolumeRecord) -> None:

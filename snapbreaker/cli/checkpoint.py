@@ -121,6 +121,7 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_json: bool)
     from snapbreaker.checkpoint.discard import discard
 
     with Lock("checkpoint delete"):
+        settings.store.refuse_outdated()
         records = {record.id: record for record in (settings.store.resolve(id) for id in ids)}.values()
         for record in records:
             reason, in_use = _in_the_way(record)
@@ -148,6 +149,7 @@ def prune(settings: Settings, count: int, days: float, dry_run: bool, as_json: b
 
     code, narrator = Exit.OK, TextNarrator(settings.verbosity)
     with Lock("checkpoint prune"):
+        settings.store.refuse_outdated()
         for record in Retention(count, days).expired(settings.store.records()):
             try:
                 if not dry_run:

@@ -33,7 +33,7 @@ class Stray:
 
     def __str__(self) -> str:
         where = f" of {self.unit}" if self.unit else ""
-        line = f", told to by {self.line}" if self.line else ""
+        line = f", from {self.line}" if self.line else ""
         return f"{self.process.comm} (pid {self.process.pid}{where}{line})"
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 
+from snapbreaker.system import service
 from snapbreaker_backends.btrfs import place
 from tests.fs.rooted import Root
 from tests.lab import debian, loopfs
@@ -70,6 +71,7 @@ def root(
 ) -> Root:
     """A root that can be replaced at boot: the default subvolume, or one that fstab(5) names."""
     monkeypatch.setattr(place, "FSTAB", str(tmp_path / "fstab"))
+    monkeypatch.setattr(service, "missing", lambda store: "")  # of this machine
     return Root(btrfs, tmp_path / "fstab" if request.param == "named" else None)
 
 

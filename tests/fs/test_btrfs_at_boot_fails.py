@@ -20,10 +20,13 @@ from snapbreaker.files import ops
 from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue
 from snapbreaker.story import Story
+from snapbreaker.system import service
 from snapbreaker_backends.btrfs import exchange
 from tests import comparer
 from tests.fs.checkpointed import Checkpointed, Quiet
 from tests.fs.rooted import Root
+from tests.lab.loopfs import LoopFilesystem
+from tests.lab.tool import Tool
 
 
 @pytest.fixture
@@ -70,6 +73,14 @@ def test_each_step_fails(root: Root, machine: Checkpointed, monkeypatch: pytest.
     assert str(machine.made.state) == "committed"
     root.reboot()
     assert comparer.differences(changed, root.look()) == []
+
+
+def test_nobody_would_finish_it(root: Root, machine: Checkpointed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No root is replaced, which would hold what does: the running one has to."""
+    monkeypatch.setattr(service, "missing", lambda store: "not enabled")
+    with pytest.raises(CheckpointError, match="not enabled"):
+        schedule(machine.made, Goal())
+    assert machine.made.state is State.COMMITTED
 
 
 def test_the_disk_fails_for_good(root: Root, machine: Checkpointed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +162,27 @@ def test_no_run_while_what_is_kept_is_missing(root: Root, machine: Checkpointed)
     assert exchange.reverted(volume, machine.made.meta.volumes[0].stored.vault)
     with pytest.raises(CheckpointError, match="takes effect at boot"):
         machine.store.refuse_pending()
+
+
+def test_nothing_goes_by_outdated_records(tool: Tool, btrfs: LoopFilesystem) -> None:
+    """A volume was replaced, and `recover` could not bring over what is kept, the store among it."""
+    root = btrfs.path / "root"
+    root.mkdir()
+    assert tool("checkpoint", "create", "--scope", root).status == 0
+    made = next(one.name for one in tool.store.iterdir() if one.is_dir() and "-" in one.name)
+    (tool.home / "run/carrying").touch()
+    for words in (
+        ("checkpoint", "delete", "--force", made),
+        ("checkpoint", "prune", "--count", "0"),
+        ("checkpoint", "create", "--scope", root),
+        ("rollback", made, "--yes"),
+        ("run", "--scope", root, "--", "true"),
+    ):
+        refused = tool(*words)
+        assert refused.status == 4, words
+        assert b"has not come over" in refused.stderr
+    assert tool("recover").status == 0
+    assert tool("checkpoint", "delete", made).status == 0
 
 
 def test_a_checkpoint_made_by_hand_can_be_gone_back_to_again(root: Root, machine: Checkpointed) -> None:

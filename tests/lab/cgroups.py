@@ -51,9 +51,9 @@ def named(prefix: str) -> list[Path]:
 def few_processes(name: str, most: int) -> Iterator[Path]:
     """What is started meanwhile has ``most`` processes at most, with all that it starts; yields what counts them.
 
-    The calling process enters, so its children begin there, and leaves again. LabError where nobody counts.
+    The calling process enters, so its children begin there, and leaves again.
     """
-    pids = _pids_hierarchy()
+    pids = pids_hierarchy()
     cgroup = pids / name
     cgroup.mkdir()
     try:
@@ -67,8 +67,8 @@ def few_processes(name: str, most: int) -> Iterator[Path]:
         remove(cgroup)
 
 
-def _pids_hierarchy() -> Path:
-    """cgroup v1, where the membership there says nothing of that in cgroup v2 (cgroups(7))."""
+def pids_hierarchy() -> Path:
+    """cgroup v1, whose members are counted apart from those of v2 (cgroups(7)). LabError where it is not."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
@@ -103,7 +103,7 @@ def kill(cgroup: Path) -> None:
 
 def remove(cgroup: Path) -> None:
     """Remove an empty ``cgroup`` with all below it. LabError when one stays busy."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while cgroup.exists():
         try:
             for directory, _names, _files in os.walk(cgroup, topdown=False):

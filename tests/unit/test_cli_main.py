@@ -13,7 +13,7 @@ import click
 import pytest
 
 from snapbreaker.cli import main as cli
-from snapbreaker.errors import CheckpointError
+from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.report import schema
 from snapbreaker.signals import Interrupted
@@ -42,6 +42,15 @@ def test_every_error_has_its_code(monkeypatch: pytest.MonkeyPatch, error: BaseEx
 
     monkeypatch.setattr(cli, "main", fail)
     assert cli._code() == code
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--idle nan", "--idle-hard -1", "--timeout 1e9", "--confirm -3", "--grace inf"]
+)
+def test_which_time_is_no_time(arguments: str) -> None:
+    option = arguments.partition(" ")[0]
+    with pytest.raises(UsageError, match=f"{option} .* is no number of seconds"):
+        cli.main(["run", *arguments.split(), "--", "true"], standalone_mode=False)
 
 
 @pytest.mark.real_commands

@@ -102,7 +102,7 @@ def test_jobs_are_found_below_a_daemon_of_that_name(tables: Path, monkeypatch: p
         schedulers.hold([program.name])
         assert _state(daemon.pid) == "T"
         ended = strays.end("no-run", False, lambda: cron.jobs(lines, before, since))
-        assert any("told to by /etc/cron.d/new" in text for text in ended)
+        assert any(", from /etc/cron.d/new)" in text for text in ended)
         schedulers.let_go()
         assert _state(daemon.pid) != "T"
         assert cron.jobs(lines, before, since) == {}

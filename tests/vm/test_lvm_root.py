@@ -111,7 +111,17 @@ def test_the_next_boot_is_on_the_checkpoint(root: Root) -> None:
     assert vm.sh("findmnt -no SOURCE /") == "/dev/mapper/system-root\n"
     assert json.loads(root.well("snapbreaker", "report", made, "--format", "json"))["outcome"] == "rolled-back"
     assert any("_boot" in line for line in root.volumes()), "what was displaced is kept"
-    root.well("snapbreaker", "checkpoint", "delete", made)
+    mine = [made]
+    if root.kind == "thin":  # the others have no room for a second one
+        mine.append(root.checkpoint())
+        vm.sh("echo bad >>/etc/issue")
+        root.back("--at-boot", "--yes", code=5)
+        vm.power_cut()
+        assert vm.boot() == "running"
+    for one in mine:  # what the first one had displaced is not what runs by now
+        root.well("snapbreaker", "checkpoint", "delete", one)
+    assert vm.sh("findmnt -no SOURCE /") == "/dev/mapper/system-root\n"
+    assert root.differences() == ""
     assert [line.split()[0] for line in root.volumes()] == [line.split()[0] for line in before]
     root.well("snapbreaker", "run", "--", "true")
 

@@ -158,6 +158,11 @@ def _give_back(volume: Volume, top: int, own: int, plan: Plan) -> None:
         )
     if plan.stage == Stage.SCHEDULED:
         _put_in_place(volume, top, own, plan, plan.old)
+    elif place_of(volume).identity == plan.old:
+        raise CheckpointError(
+            f"{volume.root} runs on what checkpoint {plan.checkpoint} had displaced",
+            f"boot what was run on since: subvol={plan.path}",
+        )
 
 
 def _build(stored: Stored, snapshots: str, own: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, field
 
 from snapbreaker import carried
 from snapbreaker.backend import Stored, Volume
@@ -24,6 +24,7 @@ from snapbreaker.linux.durable import encode_json, read_json, sync_directory, wr
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.openat import open_beneath
+from snapbreaker.linux.process import boot_id
 from snapbreaker.linux.writeback import syncfs
 from snapbreaker_backends.lvm import logical_volume, names
 from snapbreaker_backends.lvm.logical_volume import LogicalVolume
@@ -38,7 +39,8 @@ class Plan:
     """``name`` is that of the volume, ``other`` that of the one to come, and afterwards of the one displaced.
 
     ``old`` and ``new`` are their identities as lvs(8) has them; ``new`` is empty before it is made. ``kept`` are
-    the paths that are brought over, ``times`` the mtimes of the directories that hold them.
+    the paths that are brought over, ``times`` the mtimes of the directories that hold them, ``boot`` is that in
+    which it was scheduled.
     """
 
     checkpoint: str
@@ -49,6 +51,7 @@ class Plan:
     new: str = ""
     kept: tuple[str, ...] = ()
     times: dict[str, int] | None = None
+    boot: str = field(default_factory=boot_id)
 
 
 def mounted(volume: Volume) -> device_mapper.Device:
@@ -90,9 +93,13 @@ def call_off(volume: Volume, vault: str) -> None:
         return
     if _is(mounted(volume), plan.new):
         raise CheckpointError(f"{volume.root} was reverted at boot already")
-    for one in _found(plan):
-        if one.uuid == plan.old:
-            names.exchange(plan.group, {plan.name: plan.new, plan.other: plan.old})
+    if _has(plan, plan.name, plan.new) and _has(plan, plan.other, plan.old):
+        if plan.boot != boot_id():  # by hand, from the other name: what may have been run on since stays
+            raise CheckpointError(
+                f"{volume.root} runs on {plan.group}/{plan.other}, which was displaced",
+                f"boot {plan.group}/{plan.name} again",
+            )
+        names.exchange(plan.group, {plan.name: plan.new, plan.other: plan.old})
     _remove(plan, vault, plan.new)
 
 
@@ -107,10 +114,16 @@ def discard(volume: Volume, vault: str) -> None:
     plan = _read(vault)
     if plan is None:
         return
-    if not _is(mounted(volume), plan.new):
+    here = mounted(volume)
+    if not _is(here, plan.new) and (_is(here, plan.old) or _has(plan, plan.name, plan.new)):
         call_off(volume, vault)
         return
-    for one in _found(plan):
+    if _is(here, plan.new) and os.path.exists(os.path.join(volume.mountpoint, _PLANS, _name(vault))):
+        raise CheckpointError(
+            f"{volume.root} was replaced at boot, and what is kept of it has not come over yet",
+            "run `snapbreaker recover`",
+        )
+    for one in _found(plan):  # displaced: by the checkpoint, or by another one that took the place of that
         if not one.is_thin and (others := logical_volume.snapshots_of(one)):  # they would go with it
             raise CheckpointError(
                 f"{one.path}, which was displaced at boot, has other snapshots: {', '.join(others)}",
@@ -202,6 +215,11 @@ def _remove(plan: Plan, vault: str, uuid: str) -> None:
 
 def _found(plan: Plan) -> list[LogicalVolume]:
     return [one for one in logical_volume.named(plan.other) if one.group == plan.group]
+
+
+def _has(plan: Plan, name: str, uuid: str) -> bool:
+    """Whether that is the volume which has the name now. Raises CheckpointError."""
+    return any(one.group == plan.group and one.uuid == uuid for one in logical_volume.named(name))
 
 
 def _is(device: device_mapper.Device, uuid: str) -> bool:
