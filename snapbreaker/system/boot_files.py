@@ -69,8 +69,10 @@ unfinished() {{
 unfinished || exit 0
 echo "snapbreaker: a run was cut off: its files go back before the boot"
 mount -o remount,rw "$ROOT" "$rootmnt"
-mount -t proc proc "$rootmnt/proc"
-mount -t tmpfs tmpfs "$rootmnt/run"
+mounted=
+for pair in proc:proc sysfs:sys devtmpfs:dev tmpfs:run; do
+	mount -t "${{pair%:*}}" "${{pair%:*}}" "$rootmnt/${{pair#*:}}" && mounted="${{pair#*:}} $mounted"
+done
 # Thin snapshots are not activated at boot; /dev/disk/by-uuid is to go on naming their origins.
 if command -v lvm >/dev/null; then
 	rules=/run/udev/rules.d
@@ -80,8 +82,7 @@ if command -v lvm >/dev/null; then
 	lvm lvchange --activate y --ignoreactivationskip --yes --sysinit @snapbreaker
 fi
 rootmnt=$rootmnt sh "$boot"
-umount "$rootmnt/run"
-umount "$rootmnt/proc"
+for place in $mounted; do umount "$rootmnt/$place"; done
 [ "$readonly" != y ] || mount -o remount,ro "$ROOT" "$rootmnt"
 """
 
