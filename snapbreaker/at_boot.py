@@ -10,26 +10,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from snapbreaker import next_root, order, selection
-from snapbreaker.backend import Availability, Backend, Capability, Reason
+from snapbreaker.backend import Availability, Backend, Capability, Reason, Volume
+from snapbreaker.checkpoint.lock import carrying_file
 from snapbreaker.checkpoint.record import Record, VolumeRecord
 from snapbreaker.checkpoint.states import State
-from snapbreaker.errors import CheckpointError, SnapbreakerError
+from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.files.policy import PathClass
 from snapbreaker.foreign.watcher import Watcher
 from snapbreaker.goal import Goal
+from snapbreaker.linux.mountinfo import read_mounts
 from snapbreaker.linux.process import boot_id
 from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.paths import relative
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import absolute
 from snapbreaker.report.wording import count_text, path_text
-from snapbreaker.rollback import begin, put_boot_back, roll_back
+from snapbreaker.rollback import begin, put_boot_back, roll_back, told
 from snapbreaker.system import service
 from snapbreaker.system.boot_files import NAME
 from snapbreaker.trees import source
-from snapbreaker.volumes import discover
+from snapbreaker.volumes import mounted
 
 _NO_FIRST_AID = Reason(
     "its initramfs would find no root where the power goes in the middle of the change",
@@ -42,7 +46,7 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent, soft: bool
     """The record ends in *reboot-pending*, or in *failed* where what is read before the boot could not go back.
 
     ``soft``: a soft reboot is to be enough. Raises CheckpointError with every reason where no volume can be
-    replaced: then nothing was changed. OSError.
+    replaced: then nothing was changed. RestoreError where it was, and cannot go on. OSError.
     """
     ready, reasons = _able(record)
     if not ready:
@@ -54,6 +58,11 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent, soft: bool
         )
     for volume, _ in ready:
         _prove_whole(volume)
+    here = all(volume.stored.volume.root != "/" for volume, _ in ready)  # what finishes it is not replaced itself
+    if here and (why := service.missing(record.path.parent)):
+        raise CheckpointError(
+            f"after the boot nobody would bring over what is kept: {NAME}: {why}", "snapbreaker install-service"
+        )
     for reason in next_root.refusals(ready) if soft else ():
         raise CheckpointError(reason.text, reason.remedy)
     before = record.state
@@ -66,8 +75,11 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent, soft: bool
     if outcome.volumes and not outcome.verified:
         record.enter(State.FAILED)
         return outcome
-    for volume, backend in reversed(ready):
-        backend.schedule(volume.stored)
+    try:
+        for volume, backend in reversed(ready):
+            backend.schedule(volume.stored)
+    except (OSError, SnapbreakerError) as error:
+        raise _given_up(record, told(volume.stored.volume.root, error)) from error
     outcome.notes += [
         f"{volume.stored.volume.root} becomes what it was at the next boot ({backend.name})"
         for volume, backend in ready
@@ -80,6 +92,23 @@ def schedule(record: Record, goal: Goal, progress: Progress = silent, soft: bool
     if soft:
         outcome.notes.append(_softened(ready))
     return outcome
+
+
+def _given_up(record: Record, why: str) -> SnapbreakerError:
+    """Nothing is to happen at the next boot. What to raise: whether anything was changed."""
+    noted = record.status["at_boot"]
+    try:
+        withdraw(record)
+        record.pass_through(State.VERIFYING)
+        record.enter(State.FAILED if noted["touched"] else State(noted["before"]), at_boot={})
+    except (OSError, SnapbreakerError) as error:
+        return RestoreError(
+            f"{why}; nor can it be called off: {error}",
+            "a part of it may happen at the next boot; run `snapbreaker recover`",
+        )
+    if noted["touched"]:
+        return RestoreError(f"{why}; /boot went back already", "`snapbreaker rollback` without --at-boot")
+    return CheckpointError(f"{why}; nothing happens at the next boot")
 
 
 def _softened(ready: next_root.Ready) -> str:
@@ -100,12 +129,15 @@ def take_back(
 ) -> Outcome:
     """As ``roll_back``; but what will not go back while the machine runs does so at the next boot, where it can.
 
-    Only the whole of a checkpoint: what was changed since a run that is over is not the run's alone.
+    Only the whole of a checkpoint: what was changed since a run that is over is not the run's alone. Nor is what
+    others write to be kept, which would go with the rest.
     """
     outcome = roll_back(record, goal, progress, errors, watcher)
     stuck = [volume for volume in outcome.volumes if volume.refused]
     tried = bool(record.status.get("at_boot"))
-    if not stuck or tried or goal.undo or goal.paths:
+    if tried and record.state is State.READY:
+        record.note(at_boot={})  # it may be gone back to again
+    if not stuck or tried or goal.undo or goal.paths or record.meta.foreign == "keep":
         return outcome
     able = {volume.stored.volume.root for volume, _ in _able(record)[0]}
     if not able.issuperset(volume.root for volume in stuck):
@@ -116,10 +148,13 @@ def take_back(
         outcome.notes.append(f"nor can it go back at the next boot: {error}")
         return outcome
     if record.state is not State.REBOOT_PENDING:
-        return later
+        outcome.errors += later.errors
+        return outcome
     whys = [f"not while the machine runs: {why}" for why in _whys(outcome, stuck)]
     later.notes = [*whys, *later.notes, "until then the machine is in part as the command left it"]
-    later.volumes = [VolumeOutcome(each.root, each.changes, compared=True) for each in outcome.volumes]
+    later.volumes = [
+        replace(each, failures=[], differences=[], ended=False, compared=True) for each in outcome.volumes
+    ]
     return later
 
 
@@ -168,10 +203,24 @@ def carry_over() -> None:
     SnapbreakerError: then nothing may be done by what the store holds, which may be as old as the checkpoint.
     """
     backends = [selection.load(name) for name in selection.loadable()]
-    for volume in discover(["/"], system=True).volumes:
+    carrying = Path(carrying_file())
+    carrying.parent.mkdir(mode=0o700, exist_ok=True)
+    carrying.touch(mode=0o600)
+    for volume in mounted():
         for backend in backends:
             if Capability.AT_BOOT in backend.capabilities:
-                backend.after_boot(volume)
+                try:
+                    backend.after_boot(volume)
+                except (OSError, SnapbreakerError):
+                    if _is_there(volume):
+                        raise
+    carrying.unlink(missing_ok=True)
+
+
+def _is_there(volume: Volume) -> bool:
+    """Or was it unmounted meanwhile?"""
+    place = (volume.mountpoint, volume.device)
+    return any((mount.mountpoint, mount.device) == place for mount in read_mounts())
 
 
 def _prove_whole(volume: VolumeRecord) -> None:

@@ -32,6 +32,7 @@ def pieces(record: Record) -> Iterator[Piece]:
             ended = not _goes_on(record)  # before the last look, or what came in between would be left out
             yield from reader.read()
             if ended:
+                yield from reader.rest()
                 return
             time.sleep(_LOOK)
     finally:

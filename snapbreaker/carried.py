@@ -11,8 +11,9 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from snapbreaker.commands import run
 from snapbreaker.files import ops
+from snapbreaker.files.copy import copy_tree
+from snapbreaker.files.live import LiveTree
 from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.files.remove import remove_tree
 from snapbreaker.linux.openat import open_beneath
@@ -23,14 +24,15 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def kept_of(policy: Policy) -> list[str]:
     """Logs, records, vaults, and what ``--keep`` names."""
     kept = {os.fsdecode(path) for path, cls in policy.classes if path and cls is not PathClass.RESTORE}
-    return sorted(kept | {".snapbreaker"})
+    kept.add(".snapbreaker")
+    return sorted(path for path in kept if not any(path.startswith(f"{other}/") for other in kept))
 
 
 def times_around(top: int, kept: Iterable[str]) -> dict[str, int]:
     """The mtimes (ns) of the directories that hold what is kept, as the checkpoint ``top`` has them."""
     times = {}
     for path in {path.rpartition("/")[0] for path in kept}:
-        if exists(top, os.fsencode(path)):
+        if is_directory(top, os.fsencode(path)):
             with opened(open_beneath(top, os.fsencode(path), DIRECTORY)) as fd:
                 times[path] = os.fstat(fd).st_mtime_ns
     return times
@@ -38,7 +40,8 @@ def times_around(top: int, kept: Iterable[str]) -> dict[str, int]:
 
 def there_in(old: int, new: int, kept: Iterable[str]) -> list[bytes]:
     """What of ``kept`` comes over: not where the directory that would hold it is no part of the checkpoint."""
-    return [path for path in map(os.fsencode, kept) if exists(old, path) and exists(new, path.rpartition(b"/")[0])]
+    paths = map(os.fsencode, kept)
+    return [path for path in paths if exists(old, path) and is_directory(new, path.rpartition(b"/")[0])]
 
 
 def clear(new: int, kept: Iterable[str]) -> None:
@@ -64,12 +67,14 @@ def _clear(new: int, path: bytes) -> None:
 
 
 def copy(old: int, new: int, kept: Iterable[bytes]) -> None:
-    """With all that cp(1) knows of, without the data where the filesystem can share them. Raises ToolError."""
-    for path in kept:
-        if exists(old, path):
-            places = [f"/proc/{os.getpid()}/fd/{fd}/{os.fsdecode(path)}" for fd in (old, new)]
-            how = ("--archive", "--reflink=auto", "--remove-destination", "--no-target-directory")
-            run(["cp", *how, "--", *places], timeout=None)
+    """With all that is known of it, and without the data where the filesystem can share them. Raises OSError."""
+    tree = LiveTree(old, vault_name=b"/")  # vaults are kept, too
+    try:
+        for path in kept:
+            if exists(old, path):
+                copy_tree(tree, new, path)
+    finally:
+        tree.close()
 
 
 def set_times(new: int, times: Mapping[str, int]) -> None:
@@ -96,8 +101,19 @@ def opened(fd: int) -> Iterator[int]:
 
 
 def exists(top: int, path: bytes) -> bool:
+    """Of something else than directories above it nothing is there."""
+    return _found(top, path, os.O_NOFOLLOW)
+
+
+def is_directory(top: int, path: bytes) -> bool:
+    return _found(top, path, os.O_NOFOLLOW | os.O_DIRECTORY)
+
+
+def _found(top: int, path: bytes, flags: int) -> bool:
     try:
-        os.close(open_beneath(top, path, os.O_PATH | os.O_NOFOLLOW))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        os.close(open_beneath(top, path, os.O_PATH | flags))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
     return True

@@ -67,6 +67,7 @@ VERBS: dict[str, dict[Exit, str]] = {
     "recover": {
         Exit.OK: "nothing is left unfinished",
         Exit.MANUAL: MEANING[Exit.MANUAL],
+        Exit.AT_REBOOT: "what will not go back while the machine runs does so at the next reboot",
         Exit.NOT_STARTED: "another snapbreaker is at work",
     },
     "attach": {

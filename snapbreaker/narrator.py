@@ -17,7 +17,7 @@ from snapbreaker.output_log import STREAMS
 from snapbreaker.report import events
 from snapbreaker.report.event_writer import EventWriter
 from snapbreaker.report.model import Outcome, Report
-from snapbreaker.report.wording import count_text, path_text, size_text
+from snapbreaker.report.wording import count_text, line_text, path_text, size_text
 from snapbreaker.voice import Voice
 
 if TYPE_CHECKING:
@@ -122,11 +122,11 @@ class TextNarrator:
         issue = story.issue
         if issue is not None:
             self._began = self._work_began = self._heard = time.monotonic()
-            shown = issue.line if issue.line else issue.reason
+            shown = line_text(issue.line or issue.reason)
             self.say(f"TRIPPED by {issue.type}: {shown[:300]}")
             if issue.line_number:
                 place = f"{path_text(issue.source)} line {issue.line_number}"
-                self.say(f"  {place}: {issue.reason} (rule {issue.rule})")
+                self.say(f"  {place}: {line_text(f'{issue.reason} (rule {issue.rule})')}")
             halt = story.halt()
             took = f" {halt.reaction * 1000:.1f} ms after the line was read" if halt and halt.reaction else ""
             self.say(f"the command was stopped{took}; rolling back ...")
@@ -237,7 +237,7 @@ class EventNarrator:
     def tripped(self, record: Record, story: Story) -> None:
         self._writer.id = record.id
         if story.issue is not None:
-            self._writer.write(events.IssueFound.of(story.issue))
+            self._writer.write(events.IssueFound.of(story.issue, story.doing()))
         if halt := story.halt():
             pids = [process.pid for process in halt.survivors]
             self._writer.write(events.Halted(halt.reaction, halt.frozen, halt.killed, pids))
@@ -250,7 +250,7 @@ class EventNarrator:
         changes = report.changes
         if report.outcome is Outcome.OBSERVED:
             for issue in report.issues:
-                self._writer.write(events.IssueFound.of(issue))
+                self._writer.write(events.IssueFound.of(issue, report.doing))
         for note in report.foreign:
             self._writer.write(events.ForeignWrite(note.path, note.text))
         if "restore" in phases:
@@ -280,7 +280,7 @@ class EventNarrator:
     def replayed(self, report: Report) -> None:
         """The end of a run that was followed from elsewhere."""
         if report.issue is not None and not report.ended_well:
-            self._writer.write(events.IssueFound.of(report.issue))
+            self._writer.write(events.IssueFound.of(report.issue, report.doing))
         if halt := report.halt:
             pids = [process.pid for process in halt.survivors]
             self._writer.write(events.Halted(halt.reaction, halt.frozen, halt.killed, pids))

@@ -15,6 +15,7 @@ from snapbreaker.dataclass import dataclass
 
 INDEX = "output.index"
 STREAMS = ("pty", "stdout", "stderr")  # of the command itself
+_LONGEST = 1 << 20  # bytes of a piece; the monitor's are shorter
 LIMIT = 256 << 20  # bytes a stream; more is counted, not kept
 
 
@@ -75,11 +76,20 @@ def recorded(record: Path) -> dict[str, Path]:
     names = dict.fromkeys(STREAMS)
     try:
         with open(record / INDEX, "rb") as index:
-            names.update((json.loads(line.split(b" ", 2)[2]), None) for line in index)
+            names.update((noted[2], None) for line in index if (noted := _noted(line)))
     except FileNotFoundError:
         pass  # it said nothing
     paths = {name: record / file_name(name) for name in names}
     return {name: path for name, path in paths.items() if path.exists()}
+
+
+def _noted(line: bytes) -> tuple[float, int, str] | None:
+    """When a piece came, how long it is, and of which source; None where a full disk spoiled that."""
+    try:
+        when, size, source = line.split(b" ", 2)
+        return float(when), min(max(int(size), 0), _LONGEST), str(json.loads(source))
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +111,19 @@ class OutputReader:
 
     def read(self) -> Iterator[Piece]:
         """What is new since the last call."""
-        while data := self._more(INDEX, 1 << 16):
+        while data := self._more(INDEX, _LONGEST):
             whole, feed, rest = (self._rest + data).rpartition(b"\n")
             self._rest = rest
             for line in whole.split(b"\n") if feed else ():
-                when, size, source = line.split(b" ", 2)
-                name = str(json.loads(source))
-                yield Piece(float(when), name, self._more(file_name(name), int(size)))
+                if noted := _noted(line):
+                    when, size, name = noted
+                    yield Piece(when, name, self._more(file_name(name), size))
+
+    def rest(self) -> Iterator[Piece]:
+        """What the index does not tell of, source by source: nothing, unless it is damaged. After the run."""
+        for name in recorded(self._record):
+            while data := self._more(file_name(name), _LONGEST):
+                yield Piece(0.0, name, data)
 
     def close(self) -> None:
         for fd in self._files.values():

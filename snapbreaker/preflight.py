@@ -20,6 +20,7 @@ def preflight(store: Store) -> None:
     A run that was cut off comes first: a checkpoint of what it left behind would call a half-done change good.
     What was cut off before its command began changed nothing, and goes.
     """
+    store.refuse_outdated()
     for record in store.records():
         if not record.unfinished():
             _put_timers_back(record)

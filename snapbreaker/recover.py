@@ -37,9 +37,10 @@ _GOING_ON = {
 def recover(store: Store, narrator: Narrator, early: bool = False) -> int:
     """Finish every run whose snapbreaker is gone. The caller holds the lock.
 
-    0 when all are sound afterwards, else 3. ``early``: in an initramfs; see ``put_files_back``.
+    0 when all are sound afterwards, 5 when another boot has to come first, else 3. ``early``: in an initramfs; see
+    ``put_files_back``.
     """
-    worst = Exit.OK
+    codes: set[int] = set()
     with deferred():
         if not early:
             try:
@@ -52,13 +53,13 @@ def recover(store: Store, narrator: Narrator, early: bool = False) -> int:
                 if record.unfinished() and early:
                     _early(record, narrator)
                 elif record.unfinished():
-                    worst = max(worst, Exit.MANUAL if recover_record(record, narrator) == Exit.MANUAL else Exit.OK)
+                    codes.add(recover_record(record, narrator))
                 elif not early:
                     _settled(record)
             except (OSError, SnapbreakerError) as error:  # the others are finished all the same
                 narrator.failed(_explained(error, record))
-                worst = Exit.MANUAL
-    return worst
+                codes.add(Exit.MANUAL)
+    return next((code for code in (Exit.MANUAL, Exit.AT_REBOOT) if code in codes), Exit.OK)
 
 
 def rescue(store: Store, worker: int, narrator: Narrator) -> int:

@@ -97,7 +97,7 @@ class Story:
                 "before": [asdict(line) for line in before],
                 "after": [asdict(line) for line in after],
                 "halt": asdict(halt) if (halt := self.halt()) else None,
-                "doing": [asdict(one) for one in self._doing()],
+                "doing": [asdict(one) for one in self.doing()],
                 "started": self.watched.started if self.watched else self.started,
                 "ended": self.watched.ended if self.watched else time.time(),
             }
@@ -135,7 +135,7 @@ class Story:
             volumes=[_volume(volume) for volume in meta.volumes],
             timeline=self._timeline(),
             halt=self.halt(),
-            doing=self._doing(),
+            doing=self.doing(),
             changes=self._changes(),
             kept=_kept(meta),
             left_out=[PathNote(left["path"], left["why"]) for left in meta.left_out],
@@ -170,7 +170,8 @@ class Story:
             [Line(**line) for line in self.earlier.get("after", [])],
         )
 
-    def _doing(self) -> list[Doing]:
+    def doing(self) -> list[Doing]:
+        """What its processes were at when it was halted for silence, or for time."""
         if self.watched is not None:
             return self.watched.doing
         return [Doing(**one) for one in self.earlier.get("doing", [])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from snapbreaker import layout
@@ -98,6 +99,18 @@ def discover(
         tuple(_policy(volume, volumes, classes) for volume in volumes),
         tuple(LeftOut(path, left_out[path]) for path in sorted(left_out, key=_order)),
     )
+
+
+def mounted() -> list[Volume]:
+    """All that is seen of filesystems of this machine's own disks, each view once. Raises CheckpointError."""
+    mounts = _mounts()
+    found: dict[tuple[str, str], Mount] = {}
+    for mount in mounts:
+        if kind(mount.fstype) is Kind.LOCAL and os.path.isdir(mount.mountpoint):
+            with suppress(OSError):
+                if _mount_id(mount.mountpoint) == mount.id:
+                    found.setdefault((mount.device, mount.root), mount)
+    return [_volume(number, _Found(one.mountpoint, one), mounts) for number, one in enumerate(found.values())]
 
 
 def _is_inside(path: str, roots: Sequence[str]) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +12,19 @@ import pytest
 
 from tests.lab import sessions
 
+CLONE_NEWNS = 0x20000  # <linux/sched.h>
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_commands: a unit test that may start external programs")
+    if hasattr(config, "workerinput") and os.geteuid() == 0:
+        _leave_mounts()
+
+
+def _leave_mounts() -> None:
+    """A worker sees no mounts of the others: to `recover` every filesystem that is mounted is of its machine."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) == 0:  # of this thread, which runs the tests
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,11 @@ def lock_file() -> str:
     return runtime_directory() + "/lock"
 
 
+def carrying_file() -> str:
+    """The path of what is there while what is kept of replaced volumes comes over, or when that has failed."""
+    return runtime_directory() + "/carrying"
+
+
 class Lock:
     """An exclusive flock(2). Forked helpers share it: it is free when the last of them has ended."""
 

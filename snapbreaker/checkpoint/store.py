@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from snapbreaker.checkpoint.lock import carrying_file
 from snapbreaker.checkpoint.record import Record
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import CheckpointError, UsageError
@@ -79,13 +80,24 @@ class Store:
         return sorted((Record(self.path / name) for name in names), key=lambda record: record.sequence)
 
     def refuse_pending(self) -> None:
-        """Raise CheckpointError where a checkpoint waits for the next boot, which would undo what is done now."""
+        """Raise CheckpointError where a checkpoint waits for the next boot, which would undo what is done now, or
+        came by the last one and is not complete.
+        """
+        self.refuse_outdated()
         for record in self.records():
             if record.state is State.REBOOT_PENDING:
                 raise CheckpointError(
                     f"the rollback of checkpoint {record.id} takes effect at boot: what changes now would be lost",
                     f"reboot, or call it off: snapbreaker rollback --call-off {record.id}",
                 )
+
+    def refuse_outdated(self) -> None:
+        """Raise CheckpointError where a volume was replaced at boot, and what is kept of it has not come over."""
+        if os.path.lexists(carrying_file()):
+            raise CheckpointError(
+                "a volume was replaced at boot, and what is kept of it has not come over, such as records",
+                "run `snapbreaker recover`",
+            )
 
     def resolve(self, text: str | None, last: bool = False) -> Record:
         """The record with this id, or sequence number, or unambiguous beginning; the newest with ``last``."""

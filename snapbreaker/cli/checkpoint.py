@@ -113,7 +113,7 @@ def show(settings: Settings, id: str | None, last: bool, as_json: bool) -> None:
 
 @checkpoint.command()
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--force", is_flag=True, help="Also pinned, failed or unfinished ones.")
+@click.option("--force", is_flag=True, help="Also pinned, failed, pending or unfinished ones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for each checkpoint.")
 @click.pass_obj
 def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_json: bool) -> None:
@@ -121,6 +121,7 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_json: bool)
     from snapbreaker.checkpoint.discard import discard
 
     with Lock("checkpoint delete"):
+        settings.store.refuse_outdated()
         records = {record.id: record for record in (settings.store.resolve(id) for id in ids)}.values()
         for record in records:
             reason, in_use = _in_the_way(record)
@@ -148,6 +149,7 @@ def prune(settings: Settings, count: int, days: float, dry_run: bool, as_json: b
 
     code, narrator = Exit.OK, TextNarrator(settings.verbosity)
     with Lock("checkpoint prune"):
+        settings.store.refuse_outdated()
         for record in Retention(count, days).expired(settings.store.records()):
             try:
                 if not dry_run:
@@ -224,7 +226,9 @@ def _in_the_way(record: Record) -> tuple[str, bool]:
     try:
         if record.owned():
             return "", True
-        unfinished, failed = record.unfinished(), record.state is State.FAILED
+        unfinished, failed = record.unfinished(), record.state in (State.FAILED, State.REBOOT_PENDING)
     except SnapbreakerError:
         return "damaged", False
-    return "pinned" if record.pinned else "unfinished" if unfinished else "failed" if failed else "", False
+    return "pinned" if record.pinned else "unfinished" if unfinished else str(
+        record.state
+    ) if failed else "", False

@@ -8,6 +8,7 @@ import sys
 import traceback
 from contextlib import suppress
 from importlib import import_module
+from io import TextIOWrapper
 from itertools import takewhile
 from typing import NoReturn, TextIO
 
@@ -87,6 +88,8 @@ def launch() -> NoReturn:
     for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the locale cannot show must not end a verb
     code = _code()
     progress.clear()
     _let_go(sys.stdout)

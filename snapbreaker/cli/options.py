@@ -65,6 +65,12 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value))
 
 
+def write_utf8(content: str) -> None:
+    """To standard output, whatever the locale: for formats that say so, or are ASCII."""
+    sys.stdout.buffer.write(content.encode("utf-8"))
+    sys.stdout.flush()
+
+
 def print_changes(changes: Iterable[Changed], as_json: bool) -> None:
     """A line a path: status, path, and in what it differs."""
     for change in changes:

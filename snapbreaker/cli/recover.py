@@ -17,7 +17,7 @@ def recover(settings: Settings, as_json: bool, early: bool) -> int:
 
     After a crash, a power cut or a SIGKILL: kills what is left of the command, rolls back and verifies. Does
     nothing when there is nothing to finish; may be run again at any time. Exit 0: all is sound; 3: look at the
-    report.
+    report; 5: reboot.
     """
     from snapbreaker import preload
     from snapbreaker.checkpoint.lock import Lock

@@ -7,7 +7,7 @@ import sys
 import click
 
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.options import chosen
+from snapbreaker.cli.options import chosen, write_utf8
 from snapbreaker.errors import UsageError
 from snapbreaker.report import text
 from snapbreaker.report.model import Report
@@ -45,7 +45,7 @@ def report(settings: Settings, id: str | None, last: bool, form: str, as_json: b
         raise UsageError(f"--json and --format {form} contradict each other")
     found = load_report(chosen(settings.store, id, last, "Show the report of").path)
     if as_json or form != Format.TEXT:
-        _write(render_as(found, Format.JSON if as_json else form))
+        write_utf8(render_as(found, Format.JSON if as_json else form))
     else:
         click.echo(text.render(found, sys.stdout), nl=False, color=True)
 
@@ -53,9 +53,3 @@ def report(settings: Settings, id: str | None, last: bool, form: str, as_json: b
 def render_as(report: Report, form: str) -> str:
     """The report in one of the formats ``text``, ``markdown``, ``json`` and ``html``."""
     return render(report, Format(form))
-
-
-def _write(content: str) -> None:
-    """UTF-8 whatever the locale: these formats say so, or are ASCII."""
-    sys.stdout.buffer.write(content.encode("utf-8"))
-    sys.stdout.flush()

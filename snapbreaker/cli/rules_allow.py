@@ -14,6 +14,7 @@ from snapbreaker.cli.options import here
 from snapbreaker.config import NAME, SYSTEM, distrusted
 from snapbreaker.errors import UsageError
 from snapbreaker.monitor.generalize import generalize
+from snapbreaker.monitor.lines import decode, printed
 from snapbreaker.monitor.packs import parse_pack, read_rules, today
 from snapbreaker.report import plan
 from snapbreaker.report.saved import load_report
@@ -55,7 +56,9 @@ def allow(
         raise UsageError("--reason is still the text of the report", "say why the line is harmless")
     if sum((id is not None, last, line is not None)) != 1:
         raise UsageError("which line?", "give an ID, --last or --line TEXT")
-    text, directory = (line, here()) if line is not None else _tripped(settings, id, last)
+    text, directory = (
+        (decode(printed(os.fsencode(line))), here()) if line is not None else _tripped(settings, id, last)
+    )
     if not text.strip():
         raise UsageError("the line is empty")
     path = SYSTEM if system else Path(directory) / NAME
@@ -66,7 +69,7 @@ def allow(
         old = read_rules(path) if path.exists() else ""
         taken = {rule.name for rule in parse_pack(old, str(path), "project").rules}
         whole = (old.rstrip("\n") + "\n\n" if old.strip() else "") + _rule(
-            _name(text, taken), pattern, reason, until
+            _name(text, taken), pattern, decode(os.fsencode(reason)), until
         )
         parse_pack(whole, str(path), "project")
         write_text(path, whole)
@@ -104,6 +107,9 @@ def _day(text: str | None) -> date | None:
     try:
         if days := re.fullmatch(r"(\d{1,5})d", text):
             return today() + timedelta(days=int(days[1]))
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except (ValueError, OverflowError):
         raise UsageError(f"--expires {text} is no day", "2027-01-31, or 30d") from None
+    if day < today():
+        raise UsageError(f"--expires {text} is past: the rule would never count")
+    return day

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,13 +53,13 @@ def check(ctx: click.Context, /, file: str | None, id: str | None, **options: An
     if id is not None:
         record = ctx.obj.store.resolve(id)
         command = command or shlex.join(record.meta.command)
-        pieces: Iterable[tuple[str, bytes]] = (
-            (piece.source, piece.data) for piece in OutputReader(record.path).read()
-        )
-        issue = _judged(rule_set(command, options["files"], options["profiles"]), pieces, options)
+        reader = OutputReader(record.path)
+        pieces = ((piece.source, piece.data) for piece in chain(reader.read(), reader.rest()))
+        rules = rule_set(command, options["files"], options["profiles"], record.meta.cwd)
+        issue = _judged(rules, pieces, options)
     else:
         rules = rule_set(command, options["files"], options["profiles"])
-        with _opened(file or "") as log:
+        with opened(file or "") as log:
             issue = _judged(rules, _blocks(log, "stdin" if file == "-" else file or ""), options)
     if as_json:
         print_json({"issue": _verdict(issue) if issue else None})
@@ -68,13 +69,13 @@ def check(ctx: click.Context, /, file: str | None, id: str | None, **options: An
         ctx.exit(TRIPS)
 
 
-def rule_set(command: str, files: Iterable[str], profiles: tuple[str, ...]) -> RuleSet:
-    """Those that judge ``command`` here. Raises UsageError."""
+def rule_set(command: str, files: Iterable[str], profiles: tuple[str, ...], project: str = "") -> RuleSet:
+    """Those that judge ``command`` in the directory ``project``, by default here. Raises UsageError."""
     try:
         argv = shlex.split(command)
     except ValueError as error:
         raise UsageError(f"--command {command!r}: {error}", "quote it as for a shell") from None
-    return RuleSet.for_command(argv, [Path(file) for file in files], profiles, configured(here()))
+    return RuleSet.for_command(argv, [Path(file) for file in files], profiles, configured(project or here()))
 
 
 def _judged(rules: RuleSet, pieces: Iterable[tuple[str, bytes]], options: dict[str, Any]) -> Issue | None:
@@ -106,7 +107,8 @@ def _tell_all(rules: RuleSet, pieces: Iterable[tuple[str, bytes]], strict: bool,
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
+def opened(file: str) -> Iterator[BinaryIO]:
+    """A recorded log; ``-`` is standard input. Raises UsageError, also when it cannot be read inside the block."""
     if file == "-":
         yield sys.stdin.buffer
         return

@@ -9,7 +9,8 @@ import click
 
 from snapbreaker.checkpoint.states import State
 from snapbreaker.cli.main import Settings
-from snapbreaker.cli.rules_check import rule_set
+from snapbreaker.cli.options import write_utf8
+from snapbreaker.cli.rules_check import opened, rule_set
 from snapbreaker.errors import UsageError
 from snapbreaker.monitor.learn import Learned
 from snapbreaker.output_log import recorded
@@ -38,7 +39,7 @@ def learn(
     others: tuple[str, ...],
     profiles: tuple[str, ...],
 ) -> None:
-    """Make success patterns for strict mode from recorded good runs.
+    """Make success patterns for strict mode from recorded good runs (FILE - is standard input).
 
     The rules go to standard output, to be reviewed; what was generalised in them to standard error. Lines that
     are issues by the rules that judge the command here, your own too, are left out.
@@ -55,12 +56,9 @@ def learn(
         logs += [(f"{record.id} {source}", str(path)) for source, path in recorded(record.path).items()]
     learned, rules = Learned(), rule_set(command, others, profiles)
     for name, path in logs:
-        try:
-            with open(path, "rb") as stream:
-                learned.read(rules, stream, name, names)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot read the log: {error.strerror}") from None
-    click.echo(learned.toml(), nl=False)
+        with opened(path) as stream:
+            learned.read(rules, stream, name, names)
+    write_utf8(learned.toml())
     click.echo(
         f"snapbreaker: {count_text(learned.lines, 'line')}, {count_text(len(learned.kinds), 'kind')}", err=True
     )

@@ -121,11 +121,11 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         keep=options["keep"],
         backend=options["backend"],
         foreign=options["foreign"],
-        idle=_seconds(options["idle"]) or None,
+        idle=_seconds(options, "idle") or None,
         activity=options["idle_activity"],
-        hard=_seconds(options["idle_hard"]) or None,
-        timeout=_seconds(options["timeout"] or 0.0) or None,
-        grace=_seconds(options["grace"]),
+        hard=_seconds(options, "idle_hard") or None,
+        timeout=_seconds(options, "timeout") or None,
+        grace=_seconds(options, "grace"),
         on_hangup=options["on_hangup"],
         logs=[_log(cwd, path) for path in options["log"]],
         journal=options["journal"] or bool(options["unit"]),
@@ -133,7 +133,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **options: Any) -> int:
         strict=options["strict"],
         observe=options["observe"],
         checks=options["check"],
-        confirm=None if options["confirm"] is None else _seconds(options["confirm"]),
+        confirm=None if options["confirm"] is None else _seconds(options, "confirm"),
         pty=options["pty"],
         cwd=cwd,
         env=dict(_assignment(text) for text in options["env"]),
@@ -201,9 +201,11 @@ def _log(cwd: str, path: str) -> str:
     return place
 
 
-def _seconds(value: float) -> float:
+def _seconds(options: Any, name: str) -> float:
+    value = float(options[name] or 0.0)
     if not 0 <= value <= LONGEST:  # nan is neither
-        raise UsageError(f"{value:g} is no number of seconds from 0 to {LONGEST}")
+        option = name.replace("_", "-")
+        raise UsageError(f"--{option} {value:g} is no number of seconds from 0 to {LONGEST}")
     return value
 
 

@@ -14,6 +14,8 @@ from snapbreaker.linux.proc_events import Fork
 from snapbreaker.linux.process import Identity, Process, cgroup_of, has_environment, identify, is_alive, process
 from snapbreaker.monitor.cgroup import Hierarchy
 from snapbreaker.monitor.process_tree import MARKER, ProcessTree
+from snapbreaker.system import cron
+from snapbreaker.system.strays import reads_job
 
 FRESH = 0.25  # s for which a verdict is believed without a look: no pid comes round again that soon
 _KTHREADD = 2
@@ -24,7 +26,8 @@ _REMEMBERED = 4096
 _SYSTEMD = "systemd"
 _SERVANTS = ("systemd-hostnamed.service", "systemd-localed.service", "systemd-timedated.service")
 # What they start may belong to anybody: only the process itself can tell.
-_STARTERS = {"systemd", "init", "atd"}
+_AT = "atd"
+_STARTERS = {"systemd", "init", _AT}
 
 # Not begun by the run though younger: somebody's login, and what a connection to a socket of systemd's started.
 # The instances of the latter are named by instance_from_socket (systemd, src/core/socket.c): a number, then both
@@ -63,9 +66,10 @@ class Judge:
     """Judges pids for one run. ``family``: snapbreaker's other processes; orphans of a dead worker come to them.
 
     Of the run is: who is in its cgroup; who descends from the worker, but not through a child that it has for
-    itself; who has the run's marker in the environment, or an ancestor of whom has it (jobs of at(1)); and who is
-    in a service that was started during the run, but not by a login or a connection. A service that a timer
-    happened to start meanwhile cannot be told from one that the run started, and counts as the run's.
+    itself; who has the run's marker in the environment, or an ancestor of whom has it (jobs of at(1)); whom
+    cron(8) has started by a line that was not there before; and who is in a service that was started during the
+    run, but not by a login or a connection. A service that a timer happened to start meanwhile cannot be told from
+    one that the run started, and counts as the run's.
     """
 
     def __init__(self, tree: ProcessTree, family: Collection[Identity] = ()) -> None:
@@ -79,6 +83,7 @@ class Judge:
         cgroup = tree.cgroup if self._hierarchy else None
         self._born = cgroup.id if cgroup else None
         self._cgroup = self._hierarchy.name(cgroup.path) if cgroup and self._hierarchy else None
+        self._cron = cron.Watch(FRESH)
         self._cache: dict[int, _Cached] = {}
         self._lineage: dict[Identity, tuple[float, bool]] = {}
 
@@ -149,7 +154,11 @@ class Judge:
             return _UNKNOWN
         if one.comm == _SYSTEMD or _unit(cgroup) in _SERVANTS:
             return Judgement(Verdict.UNKNOWN, one.comm, _unit(cgroup))
-        of_run = self._in_run(cgroup) or self._descends(one) or self._in_new_service(cgroup)
+        if one.dead and _parent_comm(one) == _AT:
+            return Judgement(Verdict.UNKNOWN, one.comm, _unit(cgroup))  # it cannot be asked any more
+        of_run = (
+            self._in_run(cgroup) or self._descends(one) or self._in_new_service(cgroup) or self._cron.is_new(one)
+        )
         return Judgement(Verdict.RUN if of_run else Verdict.FOREIGN, one.comm, _unit(cgroup))
 
     def _in_run(self, cgroup: str) -> bool:
@@ -166,7 +175,11 @@ class Judge:
                 answer = known[1]
                 break
             looked_at.append(each.identity)
-            answer = self._is_child(each, parent) or has_environment(each.pid, self._marker)
+            answer = (
+                self._is_child(each, parent)
+                or has_environment(each.pid, self._marker)
+                or reads_job(each.pid, self._marker)
+            )
             if answer or each.identity in self._excluded:
                 break
         if len(self._lineage) >= _REMEMBERED:
@@ -211,6 +224,11 @@ def _generations(one: Process) -> Iterator[tuple[Process, Process | None]]:
         if parent is None:
             return
         one = parent
+
+
+def _parent_comm(one: Process) -> str:
+    parent = process(one.parent)
+    return parent.comm if parent else ""
 
 
 def _unit(cgroup: str) -> str:

@@ -26,6 +26,7 @@ class Elsewhere:
         self._lookout, self._judge, self._relays, self._sinks = lookout, judge, relays, sinks
         self._watched = watched
         self._echoes = Echoes(judge.has_printed)
+        self._told: set[str] = set()  # the sources that are not quiet
         self.heard = False  # whether the last turn brought any output
 
     @property
@@ -60,8 +61,9 @@ class Elsewhere:
         return self._lookout.caught_up
 
     def last(self) -> list[Issue]:
-        """What is left at the end."""
-        return self._echoes.ripe(ended=True)
+        """What is left at the end, lines without their end too."""
+        unfinished = [issue for source in sorted(self._told) for issue in self._judge.close(source)]
+        return unfinished + self._echoes.ripe(ended=True)
 
     def _heard(self, message: Message) -> list[Issue]:
         if message.kind is Kind.ISSUE:
@@ -74,6 +76,7 @@ class Elsewhere:
         if message.kind is not Kind.OUTPUT:
             return []
         self.heard = True
+        self._told.add(message.name)
         issues = self._judge.feed(message.name, message.data)
         self._relays.tell(message.name, message.data)
         self._record(message)

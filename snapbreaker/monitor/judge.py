@@ -15,7 +15,9 @@ from snapbreaker.monitor.rules import Contexts, RuleSet, Verdict
 from snapbreaker.output_log import STREAMS
 
 LOOK = 0.1  # seconds between two looks at what runs, while there is output
-PATIENCE = 0.5  # seconds that a partial line waits for its end before it is judged as it stands
+# Seconds that a partial line waits for its end before it is judged as it stands: that of "Errors: 0" may take long
+# to count, and a program whose output is a pipe prints 4 KiB at a time, cut wherever they end.
+PATIENCE = 5.0
 
 
 class Judge:

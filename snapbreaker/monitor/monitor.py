@@ -140,7 +140,7 @@ class Monitor:
         ready = self._poller.wait(self._wanted(), self._deadline())
         for source in self._channel.sources:
             if source.fd in ready:
-                self._intake.read(source)
+                self._intake.take(source)
         if signal_numbers := self._signals.take():
             self._on_signals(signal_numbers)
         self._on_keyboard(ready)

@@ -3,7 +3,7 @@
 Two questions are asked of each block, both answered at the speed of C: which of any number of *phrases* it holds
 (one translate, one split and one set intersection find their key words: about 100 MB/s, whatever their number),
 and which of a few *literals* occur anywhere in it, also inside a longer word (``in``: about 1.6 GB/s divided by
-their number). Where google-re2 is installed it answers both in one pass.
+their number; a digit in one stands for any digit). Where google-re2 is installed it answers both in one pass.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ WINDOW = 8 * 1024  # octets searched at a time: a needle that occurs is looked f
 
 # Letters and digits of ASCII, lower-cased; everything else separates words.
 _WORDS = bytes(ord(chr(c).lower()) if c < 128 and chr(c).isalnum() else 0x20 for c in range(256))
+
+# What literals are looked for in: lower case, and 0 for each digit.
+_PLAIN = bytes(0x30 if 0x30 <= c <= 0x39 else ord(chr(c).lower()) if c < 128 else c for c in range(256))
 
 
 def words_of(phrase: str) -> bytes:
@@ -43,7 +46,10 @@ class Prefilter:
             by_key.setdefault(max(phrase.split(), key=len), set()).add(phrase)
         self._by_key = {key: tuple(sorted(found)) for key, found in by_key.items()}
         self._keys = frozenset(by_key)
-        self._literals = tuple((_rarest(literal), literal) for literal in sorted(literals))
+        by_plain: dict[bytes, set[bytes]] = {}
+        for literal in literals:
+            by_plain.setdefault(literal.translate(_PLAIN), set()).add(literal)
+        self._literals = tuple((_rarest(plain), plain, by_plain[plain]) for plain in sorted(by_plain))
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Start and end of each segment of printed data that holds a needle, in order."""
@@ -58,9 +64,9 @@ class Prefilter:
         return found
 
     def _window_spans(self, data: bytes, offset: int) -> Iterator[tuple[int, int]]:
-        low = data.lower()
+        low = data.translate(_PLAIN)
         padded = b" " + data.translate(_WORDS) + b" "
-        needles = [(low, literal) for rare, literal in self._literals if rare in low and literal in low]
+        needles = [(low, plain) for rare, plain, _ in self._literals if rare in low and plain in low]
         needles += [(padded, phrase) for phrase in self._phrases(padded)]
         if not needles:
             return
@@ -77,8 +83,10 @@ class Prefilter:
 
     def needles(self, segment: bytes) -> set[bytes]:
         """The phrases and literals that one segment holds."""
-        low = segment.lower()
-        found = {literal for rare, literal in self._literals if rare in low and literal in low}
+        low = segment.translate(_PLAIN)
+        found = set().union(
+            *(literals for rare, plain, literals in self._literals if rare in low and plain in low)
+        )
         padded = b" " + segment.translate(_WORDS) + b" "
         found.update(phrase for phrase in self._phrases(padded) if phrase in padded)
         return found

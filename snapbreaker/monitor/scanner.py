@@ -32,7 +32,7 @@ class Scanner:
         options.max_mem = _MEMORY
         words = b"|".join(phrase.strip().replace(b" ", rb"[^a-z0-9\n]") for phrase in sorted(phrases))
         parts = [rb"(?:^|[^a-z0-9])(?:%b)(?:[^a-z0-9]|$)" % words] if words else []
-        parts += [re.escape(literal) for literal in sorted(literals)]
+        parts += [re.sub(rb"[0-9]", b"[0-9]", re.escape(literal)) for literal in sorted(literals)]
         self._pattern: Any = re2.compile(b"|".join(parts) or rb"[^\x00-\xff]", options)
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:

@@ -32,20 +32,32 @@ class Source:
     def __init__(self, name: str, fd: int) -> None:
         self.name, self.fd = name, fd
         self.octets = 0
+        self.filled = False  # the last piece was a full one: there is more
         self.ended = False
+        self._terminal = os.isatty(fd)
         os.set_blocking(fd, False)
 
     def read(self) -> bytes:
-        """What is there now, at most CHUNK; empty when nothing is, or at the end (``ended``)."""
+        """What is there now, at most CHUNK; empty when nothing is, or at the end (``ended``).
+
+        A terminal gives 4 KiB at a time (n_tty.c), which are gathered.
+        """
+        data = self._piece(CHUNK)
+        while self._terminal and data and len(data) < CHUNK and (more := self._piece(CHUNK - len(data))):
+            data += more
+        self.ended = data == b""
+        self.filled = data is not None and len(data) == CHUNK
+        self.octets += len(data or b"")
+        return data or b""
+
+    def _piece(self, most: int) -> bytes | None:
+        """None: nothing is there yet."""
         try:
-            data = os.read(self.fd, CHUNK)
+            return os.read(self.fd, most)
         except BlockingIOError:
-            return b""
+            return None
         except OSError:  # EIO: the last process closed its terminal
-            data = b""
-        self.ended = not data
-        self.octets += len(data)
-        return data
+            return b""
 
     def close(self) -> None:
         if self.fd >= 0:

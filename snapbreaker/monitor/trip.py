@@ -22,6 +22,11 @@ class Trip:
     def __init__(self, judge: Judge, tree: ProcessTree, watched: Watched, observe: bool) -> None:
         self._judge, self._tree, self._watched, self._observe = judge, tree, watched, observe
 
+    @property
+    def open(self) -> bool:
+        """Whether the run is to be halted."""
+        return self._watched.issue is not None
+
     def found(self, issues: Sequence[Issue], read_at: float | None = None, halt: bool = False) -> None:
         """Note issues; the first one freezes all, unless we only observe (``halt``: even then).
 

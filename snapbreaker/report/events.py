@@ -7,12 +7,14 @@ Strings follow the report's rule for bytes that are not UTF-8: a lone surrogate 
 
 from __future__ import annotations
 
-from dataclasses import field
+from collections.abc import Iterable
+from dataclasses import asdict, field
 from typing import Annotated, ClassVar, Self
 
 from snapbreaker.dataclass import dataclass
+from snapbreaker.doing import Doing
 from snapbreaker.errors import SnapbreakerError
-from snapbreaker.issue import Issue
+from snapbreaker.issue import Issue, IssueType
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,19 @@ class Output(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AtWork:
+    """What one process of the command was at."""
+
+    pid: Annotated[int, "process id"]
+    parent: Annotated[int, "that of its parent"]
+    depth: Annotated[int, "how far below the command; a process comes right after its parent"]
+    command: Annotated[str, "its command line, or `[name]`"]
+    state: Annotated[str, "one letter, as ps(1) shows it"]
+    wchan: Annotated[str, "the kernel's function that it sleeps in, empty where that is not known"]
+    waits: Annotated[str, "what it waits for, in words: the file, the socket, the terminal …"]
+
+
+@dataclass(frozen=True, slots=True)
 class IssueFound(Event):
     """Something tripped the breaker (with `--observe`: would have)."""
 
@@ -91,9 +106,14 @@ class IssueFound(Event):
     detected: Annotated[float, "when it was found, seconds since the epoch"] = 0.0
     signal: Annotated[int, "the signal that ended the command or asked for the halt, else 0"] = 0
     status: Annotated[int | None, "exit status of the command, null while it had none"] = None
+    doing: Annotated[list[AtWork], "of a TIMEOUT: what its processes were at before they were frozen"] = field(
+        default_factory=list
+    )
 
     @classmethod
-    def of(cls, issue: Issue) -> Self:
+    def of(cls, issue: Issue, doing: Iterable[Doing] = ()) -> Self:
+        """``doing`` belongs to an issue of type TIMEOUT only."""
+        at_work = [AtWork(**asdict(one)) for one in doing] if issue.type is IssueType.TIMEOUT else []
         return cls(
             type=issue.type.value,
             reason=issue.reason,
@@ -104,6 +124,7 @@ class IssueFound(Event):
             detected=issue.time,
             signal=issue.signal,
             status=issue.status,
+            doing=at_work,
         )
 
 

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from itertools import islice
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.journal import Journal, synchronize
@@ -23,8 +24,13 @@ _ENDS = {
     b"d9b373ed55a64feb8242e02dbe79a49c",  # unit failed with a result
     b"98e322203f7a4ed290d09fe03c09fe15",  # process of a unit exited
 }
+_KINDS = (  # systemd.unit(5)
+    *(".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target", ".slice", ".scope"),
+    ".device",
+)
 _HELD = 1.0  # s that entries wait for their unit to be touched: PID 1 may tell of a start after its first line
-_MOST = 1000  # of them
+AT_ONCE = 500  # entries read in one go
+_MOST = 2 * AT_ONCE  # of one unit that wait
 _LAST, _LENGTH = 6, 200  # entries of a unit that an issue shows, and characters of each
 
 
@@ -38,12 +44,13 @@ class _Entry:
 class JournalSource:
     """What units log from now on: ``named`` ones, or with none those for which ``touched`` says yes.
 
-    Raises OSError where the journal cannot be read.
+    ``behind``: there is more to read at once. Raises OSError where the journal cannot be read.
     """
 
     def __init__(self, named: Collection[str], touched: Callable[[str], bool]) -> None:
-        self._named, self._touched = frozenset(map(unit_name, named)), touched
-        self._held: deque[_Entry] = deque(maxlen=_MOST)
+        self._wanted = frozenset(map(unit_name, named)).__contains__ if named else touched
+        self._held: dict[str, deque[_Entry]] = {}
+        self.behind = False
         self._journal = Journal()
         self._journal.to_end()
         self.fd = self._journal.fd()
@@ -53,19 +60,20 @@ class JournalSource:
         synchronize(2.0)
 
     def read(self) -> Iterator[tuple[str, bytes]]:
-        """New lines: source and text."""
-        now = time.monotonic()
-        for fields in self._journal.read(_FIELDS):
+        """New lines, those of AT_ONCE entries at most: source and text."""
+        now, count = time.monotonic(), 0
+        for fields in islice(self._journal.read(_FIELDS), AT_ONCE):
+            count += 1
             if entry := _entry(fields, now):
-                self._held.append(entry)
-        rest: list[_Entry] = []
-        while self._held:
-            entry = self._held.popleft()
-            if entry.unit in self._named or (not self._named and self._touched(entry.unit)):
-                yield f"journal:{entry.unit}", entry.text
-            elif not self._named and now - entry.at < _HELD:
-                rest.append(entry)
-        self._held.extend(rest)
+                self._held.setdefault(entry.unit, deque(maxlen=_MOST)).append(entry)
+        self.behind = count == AT_ONCE
+        for unit, entries in list(self._held.items()):
+            if wanted := self._wanted(unit):
+                yield from ((f"journal:{unit}", entry.text) for entry in entries)
+            while entries and (wanted or now - entries[0].at >= _HELD):
+                entries.popleft()
+            if not entries:
+                del self._held[unit]
 
 
 def _entry(fields: dict[bytes, bytes], now: float) -> _Entry | None:
@@ -79,8 +87,8 @@ def _entry(fields: dict[bytes, bytes], now: float) -> _Entry | None:
 
 
 def unit_name(text: str) -> str:
-    """As systemctl(1) completes it: ``nginx`` is nginx.service."""
-    return text if "." in text else f"{text}.service"
+    """As systemctl(1) completes it: ``nginx`` is nginx.service, and so is ``app-1.2`` app-1.2.service."""
+    return text if text.endswith(_KINDS) else f"{text}.service"
 
 
 def last_lines(unit: str) -> list[str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 from snapbreaker.dataclass import dataclass
 
 CHUNK = 32 * 1024
+AT_ONCE = 8 * CHUNK  # octets read in one go: who writes without end does not keep us from all else
 _KEPT = 4  # files of one name that are read on after they were rotated away: the writer may be late
 _MARK = 64  # octets before the place of reading that tell whether a file is still the same
+_COARSE = 2.0  # s by which the time of a file may be behind our clock (FAT; Linux' own tick is 4 ms)
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -20,18 +23,22 @@ class _File:
     fd: int
     identity: tuple[int, int]
     position: int
-    mark: bytes = b""
+    mark: bytes
 
 
 class Tail:
     """What is written to ``path`` from now on. The file may come later, and be renamed, replaced or truncated.
 
     ``since`` is when the run began, in seconds since the epoch: a file that appears with older content (it was
-    moved there) is read from its end.
+    moved there) is read from its end. ``behind``: there is more to read at once. ``missing``: why it has never
+    been read, empty when it was.
     """
 
     def __init__(self, path: str, since: float) -> None:
         self.path, self._since = path, since
+        self._made = time.monotonic()
+        self.behind = False
+        self.missing = "is no file"
         self._files: list[_File] = []
         self._open(beginning=True)
 
@@ -41,13 +48,25 @@ class Tail:
         self._files.clear()
 
     def read(self) -> Iterator[bytes]:
-        """What there is, in pieces of at most CHUNK octets; the rotated file before the one that came after it."""
+        """What there is, AT_ONCE at most, in pieces of CHUNK; a rotated file before the one that came after it."""
+        left = AT_ONCE
+        for data in self._all():
+            yield data
+            left -= len(data)
+            if left <= 0:
+                break
+        self.behind = left <= 0
+        if self.behind:
+            self._open(beginning=False)  # before it is rotated away; read when its turn comes
+            return
+        while len(self._files) > _KEPT:
+            os.close(self._files.pop(0).fd)
+
+    def _all(self) -> Iterator[bytes]:
         for file in list(self._files):  # first what is open: the next file begins when this one is read
             yield from _rest(file)
         if self._open(beginning=False):
             yield from _rest(self._files[-1])
-        while len(self._files) > _KEPT:
-            os.close(self._files.pop(0).fd)
 
     def _open(self, beginning: bool) -> bool:
         """Open what has the name now; whether that is another file than before."""
@@ -57,24 +76,31 @@ class Tail:
             if not stat.S_ISREG(facts.st_mode) or any(file.identity == identity for file in self._files):
                 return False
             fd = os.open(self.path, _FLAGS)
-        except OSError:
+        except OSError as error:
+            self.missing = self.missing and (error.strerror or str(error))
             return False
+        self.missing = ""
         facts = os.fstat(fd)
-        old = beginning or facts.st_mtime < self._since
-        self._files.append(_File(fd, (facts.st_dev, facts.st_ino), facts.st_size if old else 0))
+        place = facts.st_size if beginning or facts.st_mtime < self._began() else 0
+        self._files.append(_File(fd, (facts.st_dev, facts.st_ino), place, _mark(fd, place)))
         return True
+
+    def _began(self) -> float:
+        """When the run began, by the clock of then and by that of now: it may have been set meanwhile."""
+        return min(self._since, time.time() - (time.monotonic() - self._made)) - _COARSE
 
 
 def _rest(file: _File) -> Iterator[bytes]:
     with suppress(OSError):
-        if os.fstat(file.fd).st_size < file.position or not _is_as_read(file):
-            file.position, file.mark = 0, b""
+        if os.fstat(file.fd).st_size < file.position or _mark(file.fd, file.position) != file.mark:
+            file.position, file.mark = 0, b""  # truncated, and perhaps grown beyond our place since
         while data := os.pread(file.fd, CHUNK, file.position):
             file.position += len(data)
             file.mark = (file.mark + data)[-_MARK:]
             yield data
 
 
-def _is_as_read(file: _File) -> bool:
-    """False when it was truncated and has grown beyond our place since."""
-    return os.pread(file.fd, len(file.mark), file.position - len(file.mark)) == file.mark
+def _mark(fd: int, place: int) -> bytes:
+    """What stands before ``place``, by which a file is known again."""
+    size = min(place, _MARK)
+    return os.pread(fd, size, place - size)

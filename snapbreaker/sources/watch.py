@@ -71,12 +71,19 @@ class Watch:
             if self._end_at is not None and self._settled(self._end_at):
                 self._end_at = None
                 self._look()
+                for tail, kind in self._tails.items():
+                    if tail.missing and kind is Kind.OUTPUT:
+                        self._tell(Message.warning(f"--log {tail.path} was never read: {tail.missing}"))
                 self._tell(Message(Kind.CAUGHT_UP))
 
     def _settled(self, end: float) -> bool:
-        """Whether what the run has started by its end has had its time, and no verdict is due."""
+        """Whether what the run has started by its end has had its time, no verdict is due, and all is read."""
         due = self._units.deadline() if self._units else None
-        return due is None and time.monotonic() >= end
+        return due is None and time.monotonic() >= end and not self._behind
+
+    @property
+    def _behind(self) -> bool:
+        return any(tail.behind for tail in self._tails) or (self._journal is not None and self._journal.behind)
 
     def _wait(self) -> set[int]:
         poll = select.poll()
@@ -90,6 +97,8 @@ class Watch:
 
     def _patience(self) -> float | None:
         """Milliseconds."""
+        if self._behind:
+            return 0
         ends = [time.monotonic() + _LOOK] if self._tails or self._journal else []
         if self._units is not None:
             deadline = self._units.deadline()

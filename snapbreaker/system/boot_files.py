@@ -33,12 +33,12 @@ IgnoreOnIsolate=yes
 
 [Service]
 Type=oneshot
-# 0, 3 and 4 are snapbreaker's own words, which only a process that takes the lock says: a shell runs an
+# 0, 3, 4 and 5 are snapbreaker's own words, which only a process that takes the lock says: a shell runs an
 # interpreter of zero bytes, as a power cut leaves it, with success. Else the run has broken what it
 # runs on: then its copy.
 ExecStart=/bin/sh -c '{program} --store {store} recover; code=$$?; \\
-    [ ! -e {lock} ] || case $$code in 0|3|4) exit $$code;; esac; exec {store}/lifeboat/recover'
-SuccessExitStatus=4
+    [ ! -e {lock} ] || case $$code in 0|3|4|5) exit $$code;; esac; exec {store}/lifeboat/recover'
+SuccessExitStatus=4 5
 StandardOutput=journal+console
 StandardError=journal+console
 TimeoutStartSec=infinity
@@ -69,11 +69,20 @@ unfinished() {{
 unfinished || exit 0
 echo "snapbreaker: a run was cut off: its files go back before the boot"
 mount -o remount,rw "$ROOT" "$rootmnt"
-mount -t proc proc "$rootmnt/proc"
-mount -t tmpfs tmpfs "$rootmnt/run"
+mounted=
+for pair in proc:proc sysfs:sys devtmpfs:dev tmpfs:run; do
+	mount -t "${{pair%:*}}" "${{pair%:*}}" "$rootmnt/${{pair#*:}}" && mounted="${{pair#*:}} $mounted"
+done
+# Thin snapshots are not activated at boot; /dev/disk/by-uuid is to go on naming their origins.
+if command -v lvm >/dev/null; then
+	rules=/run/udev/rules.d
+	mkdir -p $rules
+	echo 'ENV{{DM_LV_NAME}}=="snapbreaker_*", ENV{{DM_UDEV_LOW_PRIORITY_FLAG}}="1"' >$rules/57-snapbreaker.rules
+	udevadm control --reload
+	lvm lvchange --activate y --ignoreactivationskip --yes --sysinit @snapbreaker
+fi
 rootmnt=$rootmnt sh "$boot"
-umount "$rootmnt/run"
-umount "$rootmnt/proc"
+for place in $mounted; do umount "$rootmnt/$place"; done
 [ "$readonly" != y ] || mount -o remount,ro "$ROOT" "$rootmnt"
 """
 

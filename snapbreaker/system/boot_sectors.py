@@ -22,6 +22,8 @@ _NO_DISKS = re.compile(r"(loop|ram|zram|dm-|md|sr|fd|nbd)\d")
 _SECTOR = 512
 _CODE = 440  # bytes of the MBR before the disk's signature; partitions follow
 _MOST = 4 << 20  # bytes: more is no boot loader
+_LARGEST = 4096  # bytes of an entry in a table of partitions
+_FURTHEST = 1 << 50  # sectors: beyond them is no disk
 _GPT_HEADER = struct.Struct("<8s4x4x4x4x8x8x8x8x16sQII")  # UEFI specification, 5.3.2
 _GPT_ENTRY = struct.Struct("<16s16sQQ")
 _BIOS_BOOT = bytes.fromhex("4861682149646f6e744e656564454649")  # 21686148-6449-6E6F-744E-656564454649, as stored
@@ -88,10 +90,13 @@ def _areas_of(device: str, first: int) -> Iterator[_Area]:
     if head[_SECTOR:].startswith(b"EFI PART"):
         _, guid, table, count, size = _GPT_HEADER.unpack_from(head, _SECTOR)
         yield _Area(f"code of disk {guid.hex()}", device, 0, _CODE)
+        if not 128 <= size <= _LARGEST or table >= _FURTHEST:
+            return  # whoever writes to the disk, maybe a guest, wrote nonsense
         entries = _read(device, table * _SECTOR, min(count, 128) * size)
-        for at in range(0, len(entries), size):
+        for at in range(0, len(entries) - size + 1, size):
             kind, partition, start, last = _GPT_ENTRY.unpack_from(entries, at)
-            if kind == _BIOS_BOOT and (last + 1 - start) * _SECTOR <= _MOST:
+            whole = start <= last < _FURTHEST and (last + 1 - start) * _SECTOR <= _MOST
+            if kind == _BIOS_BOOT and whole:
                 name = f"loader in partition {partition.hex()}"
                 yield _Area(name, device, start * _SECTOR, (last + 1 - start) * _SECTOR)
         return
@@ -121,7 +126,9 @@ def _read(device: str, start: int, size: int) -> bytes:
 def _write(device: str, start: int, data: bytes) -> None:
     fd = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.pwrite(fd, data, start)
+        done = 0
+        while done < len(data):
+            done += os.pwrite(fd, data[done:], start + done)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -15,7 +15,7 @@ from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import SnapbreakerError
 from snapbreaker.files.entry import Change
 from snapbreaker.linux.systemd import Manager, booted
-from snapbreaker.system import boot_sectors, runtime_units, strays
+from snapbreaker.system import boot_sectors, cron, runtime_units, schedulers, strays
 from snapbreaker.system.boot import Boot
 from snapbreaker.system.holders import Holder, holders
 from snapbreaker.system.owners import is_session, our_units
@@ -51,6 +51,7 @@ class SystemRollback:
     def __init__(self, parts: Parts, target: Target | None, run_id: str, halted: bool) -> None:
         self._parts, self._target, self._run_id, self._halted = parts, target, run_id, halted
         self._services: Services | None = None
+        self._by_cron: strays.Jobs = dict
         self.outcome = SystemOutcome()
 
     @classmethod
@@ -92,8 +93,8 @@ class SystemRollback:
         if self.has_services:
             self._attempt("stop what the run had started", self._stop_extra)
         if self._target is not None and self._run_id:
-            for text in strays.end(self._run_id, gently=not self._halted):
-                self.outcome.notes.append(f"ended {text}, which the run had left running")
+            self._hold_schedulers(self._target)
+            self._end_strays()
 
     def let_go(self, root: str, changes: Collection[Change]) -> bool:
         """Stop the services that work on files which are about to go back; whether there was any."""
@@ -108,6 +109,9 @@ class SystemRollback:
 
         ``touched`` are the files (no directories) that went back, absolute.
         """
+        if self._target is not None and self._run_id:
+            self._end_strays()  # cron may just have been about to start one
+            schedulers.let_go()
         if self._target is not None and self._parts.boot:
             self._attempt("put the boot sectors back", self._put_boot_back)
         if not self.has_services:
@@ -127,6 +131,19 @@ class SystemRollback:
             self._services.close()
 
     # the steps
+
+    def _hold_schedulers(self, target: Target) -> None:
+        """Where one of them has something of the run's to start."""
+        lines, before = target.cron_lines(), target.wanted.cron or {}
+        if lines:
+            self._by_cron = lambda: cron.jobs(lines, before, target.since)
+        names = (*(cron.DAEMONS if lines else ()), *(schedulers.AT if strays.has_jobs(self._run_id) else ()))
+        if names:
+            schedulers.hold(names)
+
+    def _end_strays(self) -> None:
+        for text in strays.end(self._run_id, not self._halted, self._by_cron):
+            self.outcome.notes.append(f"ended {text}, which the run had left running")
 
     def _stop_extra(self) -> None:
         services = self._connected()

@@ -11,7 +11,7 @@ from typing import Any
 from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.durable import read_json, write_json
 from snapbreaker.linux.process import boot_id
-from snapbreaker.system import accounts, boot_sectors, efi, packages, runtime_units, sockets, units
+from snapbreaker.system import accounts, boot_sectors, cron, efi, packages, runtime_units, sockets, units
 from snapbreaker.system.parts import Parts
 
 Table = dict[str, str]
@@ -30,13 +30,15 @@ class SystemState:
     """``tables`` by what they are of, each a name with its state; what is not there has no name.
 
     ``time`` is CLOCK_MONOTONIC, in seconds, of boot ``boot``: what systemd's time stamps count in. ``contents``
-    has by digest what the boot sectors hold.
+    has by digest what the boot sectors hold; ``cron``, for each command of cron's, the file that it is from,
+    None where that was not recorded.
     """
 
     boot: str
     time: float
     tables: dict[str, Table] = field(default_factory=dict)
     contents: Table = field(default_factory=dict)
+    cron: Table | None = None
 
     @property
     def of_this_boot(self) -> bool:
@@ -49,7 +51,7 @@ class SystemState:
     def load(cls, path: Path) -> SystemState:
         """Raises OSError, ValueError where it is not there or not whole."""
         data: dict[str, Any] = read_json(str(path))
-        return cls(data["boot"], data["time"], data["tables"], data.get("contents", {}))
+        return cls(data["boot"], data["time"], data["tables"], data.get("contents", {}), data.get("cron"))
 
 
 def capture(parts: Parts) -> SystemState:
@@ -69,7 +71,7 @@ def capture(parts: Parts) -> SystemState:
     if parts.boot:
         tables[BOOT_SECTORS], contents = boot_sectors.read()
         tables[EFI] = efi.read()
-    return SystemState(boot_id(), now, tables, contents)
+    return SystemState(boot_id(), now, tables, contents, cron.read() if parts else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Processes of a run that are in none of its cgroups and no descendants of ours any more: jobs of at(1), daemons
-that were left running when the run was committed. The environment that they were started with tells.
+that were left running when the run was committed. The environment that they were started with tells. Jobs of
+cron(8) have none of the run's; what they execute tells (``cron``).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from snapbreaker.dataclass import dataclass
@@ -28,15 +29,20 @@ SPOOLS = ("/var/spool/cron/atjobs", "/var/spool/at", "/var/spool/atjobs")  # whe
 class Stray:
     process: Process
     unit: str
+    line: str = ""  # the file that told cron(8) to run it
 
     def __str__(self) -> str:
         where = f" of {self.unit}" if self.unit else ""
-        return f"{self.process.comm} (pid {self.process.pid}{where})"
+        line = f", from {self.line}" if self.line else ""
+        return f"{self.process.comm} (pid {self.process.pid}{where}{line})"
 
 
-def find(run_id: str) -> list[Stray]:
-    """Processes with the run's marker in their environment, or in the job of at(1) that they read; never this
-    process or its ancestors, nor what a unit of GROUND or somebody else's login holds.
+Jobs = Callable[[], Mapping[int, str]]  # pid and file of each process that cron(8) has begun for the run
+
+
+def find(run_id: str, by_cron: Jobs = dict) -> list[Stray]:
+    """Processes with the run's marker in their environment, or in the job of at(1) that they read, and those
+    ``by_cron``; never this process or its ancestors, nor what a unit of GROUND or somebody else's login holds.
     """
     marker = f"{MARKER}={run_id}".encode()
     seen = processes()
@@ -44,9 +50,24 @@ def find(run_id: str) -> list[Stray]:
     found = [
         pid
         for pid, one in sorted(seen.items())
-        if not one.dead and pid not in ours and (has_environment(pid, marker) or _reads(pid, marker))
+        if not one.dead and pid not in ours and (has_environment(pid, marker) or reads_job(pid, marker))
     ]
-    return [Stray(seen[pid], unit_of(pid)) for pid in found if not _is_others(pid, seen, marker)]
+    jobs = {pid: file for pid, file in by_cron().items() if pid in seen and pid not in ours}
+    marked = [
+        Stray(seen[pid], unit_of(pid)) for pid in found if pid not in jobs and not _is_others(pid, seen, marker)
+    ]
+    return marked + [Stray(seen[pid], unit_of(pid), file) for pid, file in jobs.items()]
+
+
+def has_jobs(run_id: str) -> bool:
+    """Whether jobs of at(1) that the run has submitted wait for their time."""
+    marker = f"{MARKER}={run_id}".encode()
+    for spool in SPOOLS:
+        with suppress(OSError):
+            for name in os.listdir(spool):
+                if _holds(os.path.join(spool, name), marker):
+                    return True
+    return False
 
 
 def _is_others(pid: int, seen: Mapping[int, Process], marker: bytes) -> bool:
@@ -71,7 +92,7 @@ def _user_slice(cgroup: str) -> str:
     return next((part for part in cgroup.split("/") if part.startswith("user-") and part.endswith(".slice")), "")
 
 
-def _reads(pid: int, marker: bytes) -> bool:
+def reads_job(pid: int, marker: bytes) -> bool:
     """Whether its standard input is a script that sets the marker: atd(8) has a shell read the job, which begins
     with the environment that it was submitted from, odd characters escaped by backslashes.
 
@@ -81,7 +102,14 @@ def _reads(pid: int, marker: bytes) -> bool:
     try:
         if not os.readlink(link).startswith(tuple(f"{spool}/" for spool in SPOOLS)):
             return False
-        fd = os.open(link, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    return _holds(link, marker)
+
+
+def _holds(path: str, marker: bytes) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -94,22 +122,21 @@ def _reads(pid: int, marker: bytes) -> bool:
         os.close(fd)
 
 
-def end(run_id: str, gently: bool) -> list[str]:
+def end(run_id: str, gently: bool, by_cron: Jobs = dict) -> list[str]:
     """Kill them until none is left; what was killed, in words. ``gently``: SIGTERM and a few seconds first."""
     ended: dict[int, str] = {}
     if gently:
-        for stray in _signalled(run_id, signal.SIGTERM, ended):
+        for stray in _signalled(find(run_id, by_cron), signal.SIGTERM, ended):
             _wait(stray, _TERM)
     for _ in range(100):
-        for stray in _signalled(run_id, signal.SIGKILL, ended):
+        for stray in _signalled(find(run_id, by_cron), signal.SIGKILL, ended):
             _wait(stray, 1.0)
-        if not find(run_id):
+        if not find(run_id, by_cron):
             break
     return list(ended.values())
 
 
-def _signalled(run_id: str, number: int, ended: dict[int, str]) -> list[Stray]:
-    strays = find(run_id)
+def _signalled(strays: list[Stray], number: int, ended: dict[int, str]) -> list[Stray]:
     for stray in strays:
         ended.setdefault(stray.process.pid, str(stray))
         with suppress(PermissionError):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snapbreaker.dataclass import dataclass
+from snapbreaker.system import cron
 from snapbreaker.system.holds import held_units
 from snapbreaker.system.state import AFTER, BEFORE, VOLATILE, Changed, SystemState, Table, compare
 
@@ -21,6 +22,7 @@ class Target:
     only: dict[str, frozenset[str]] | None = None
     held: frozenset[str] = frozenset()  # units that are put back when all is over (``holds``)
     since: float = 0.0
+    by_cron: cron.Lines | None = None  # what the run has added to that; None: see what is there now
 
     @classmethod
     def of(cls, record: Path, undo: bool, again: bool = False) -> Target:
@@ -37,7 +39,15 @@ class Target:
         for change in compare(before, after):
             only[change.table].add(change.name)
         names = {table: frozenset(changed) for table, changed in only.items()}
-        return cls(after, names) if again else cls(before, names, since=before.time)
+        if again:
+            return cls(after, names)
+        return cls(before, names, since=before.time, by_cron=cron.added(before.cron or {}, after.cron or {}))
+
+    def cron_lines(self) -> cron.Lines:
+        """What the run has given cron(8) to run. To be asked before files go back."""
+        if not self.wanted.of_this_boot or self.wanted.cron is None:
+            return {}
+        return cron.added(self.wanted.cron, cron.read()) if self.by_cron is None else self.by_cron
 
     @property
     def tables(self) -> list[str]:

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from snapbreaker.linux.process import become_subreaper
-from tests.bench import checkpoint, foreign, guard, halt, memory, monitor, overhead, overlay, rollback, zfs
+from tests.bench import checkpoint, foreign, guard, halt, lvm, memory, monitor, overhead, overlay, rollback, zfs
 from tests.lab import sessions
 
 PLACES = {"memory": Path("/dev/shm"), "disk": Path("/var/tmp")}
@@ -24,6 +24,7 @@ BENCHES = {
     "halt": halt,
     "monitor": monitor,
     "foreign": foreign,
+    "lvm": lvm,
     "zfs": zfs,
 }
 EXAMPLES = """\

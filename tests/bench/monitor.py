@@ -33,11 +33,14 @@ HEAD = ["output", "side", "MB/s", "range", "MB per CPU second of ours", "peak RS
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--megabytes", type=int, default=100, help="output of a round")
+    parser.add_argument("--text", help="only the one whose name begins so")
 
 
 def bench(options: Namespace, scratch: Path) -> str:
     rows: list[list[str]] = []
     for name, text in _texts().items():
+        if not name.startswith(options.text or ""):
+            continue
         file = scratch / name
         size = options.megabytes * 1_000_000
         file.write_bytes((text * (size // len(text) + 1))[:size].rpartition(b"\n")[0] + b"\n")

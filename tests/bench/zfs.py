@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from tests.bench.measure import Samples, Took, compared, heading
-from tests.bench.processes import Used
-from tests.lab.errors import LabError
+from tests.bench.in_vm import measured
+from tests.bench.measure import compared, heading
 from tests.lab.vm_zfs import ZfsVm, disks
-from tests.vm.conftest import booted
 
 # Runs in the VM: prints, for each of the ways, seconds by the clock and of the processors, by round.
 SIDES = r"""
-import glob, json, os, subprocess, sys, time
 files, rounds = int(sys.argv[1]), int(sys.argv[2])
 SETS = ("tank/b", "tank/b/child")
-def run(*argv):
-    started = time.perf_counter()
-    pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", 1, 0)])
-    _, status, used = os.wait4(pid, 0)
-    return time.perf_counter() - started, used.ru_utime, used.ru_stime, status
 def change():
     for path in ("/b", "/b/child"):
         for number in range(0, files, 20):
             with open(f"{path}/new", "w") as file:
                 file.write(f"after {number}")
             os.rename(f"{path}/new", f"{path}/{number}")
-def took(*runs):
-    return [sum(one[index] for one in runs) for index in range(3)]
 subprocess.run("zpool create -f tank /dev/ubdb; zfs create -o mountpoint=/b tank/b; zfs create tank/b/child",
                shell=True, check=True)
 for path in ("/b", "/b/child"):
@@ -51,9 +40,7 @@ for _ in range(rounds):
     os.sync()
     back = run("snapbreaker", "-q", "rollback", "--last", "--whole", "--force", "--yes")
     found["snapbreaker rollback"].append(took(back))
-    deleted = run("snapbreaker", "-q", "checkpoint", "delete", *glob.glob("0*", root_dir="/var/lib/snapbreaker"))
-    if made[3] or back[3] or deleted[3]:
-        sys.exit(f"ended with {made[3]}, {back[3]}, {deleted[3]}")
+    run("snapbreaker", "-q", "checkpoint", "delete", *checkpoints())
 print(json.dumps(found))
 """
 NOTE = """\
@@ -70,24 +57,9 @@ def arguments(parser: ArgumentParser) -> None:
 def bench(options: Namespace, scratch: Path) -> str:
     if reason := ZfsVm.missing():
         raise SystemExit(reason)
-    vm = ZfsVm.create(scratch, None, disks(scratch, 1 << 30))
-    try:
-        booted(vm)
-        done = vm.run("python3", "-c", SIDES, str(options.files), str(options.rounds), timeout=1200)
-        if done.returncode:
-            raise LabError(done.stderr)
-    finally:
-        vm.close()
-    found = {name: _samples(rounds) for name, rounds in json.loads(done.stdout).items()}
+    found = measured(ZfsVm.create(scratch, None, disks(scratch, 1 << 30)), SIDES, options.files, options.rounds)
     facts = (f"two datasets of {options.files:,} files, a twentieth of them replaced", f"{options.rounds} rounds")
     create = {name: found[name] for name in ("snapbreaker checkpoint create", "zfs snapshot -r")}
     restore = {name: found[name] for name in ("snapbreaker rollback", "zfs rollback")}
     tables = "\n\n".join(compared(sides, [], {}) for sides in (create, restore))
     return f"{heading('ZFS', *facts)}\n{tables}\n\n{NOTE}"
-
-
-def _samples(rounds: list[list[float]]) -> Samples:
-    samples = Samples()
-    for seconds, user, system in rounds:
-        samples.add(Took(seconds, Used(user, system)))
-    return samples

@@ -9,6 +9,9 @@ from typing import Protocol
 
 import pytest
 
+from snapbreaker.system import service
+from snapbreaker_backends.btrfs import place
+from tests.fs.rooted import Root
 from tests.lab import debian, loopfs
 from tests.lab.tool import Tool, cgroups
 
@@ -17,6 +20,14 @@ class MakeFilesystem(Protocol):
     def __call__(
         self, fstype: str, size: int = ..., options: str = ..., name: str = ...
     ) -> loopfs.LoopFilesystem: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is done in this process has locks of its own, and is in no other worker's way."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SNAPBREAKER_RUNTIME", str(tmp_path_factory.mktemp("runtime")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +63,16 @@ def filesystem(request: pytest.FixtureRequest, make_filesystem: MakeFilesystem) 
 @pytest.fixture
 def btrfs(make_filesystem: MakeFilesystem) -> loopfs.LoopFilesystem:
     return make_filesystem("btrfs")
+
+
+@pytest.fixture(params=["default", "named"])
+def root(
+    request: pytest.FixtureRequest, btrfs: loopfs.LoopFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Root:
+    """A root that can be replaced at boot: the default subvolume, or one that fstab(5) names."""
+    monkeypatch.setattr(place, "FSTAB", str(tmp_path / "fstab"))
+    monkeypatch.setattr(service, "missing", lambda store: "")  # of this machine
+    return Root(btrfs, tmp_path / "fstab" if request.param == "named" else None)
 
 
 @pytest.fixture

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from snapbreaker.at_boot import take_back
-from snapbreaker.backend import Creation, Stored
 from snapbreaker.checkpoint.states import State
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files import ops
 from snapbreaker.goal import Goal
 from snapbreaker.issue import Issue
-from snapbreaker.volumes import discover
-from snapbreaker_backends.btrfs import BtrfsBackend, exchange, place
+from snapbreaker_backends.btrfs import exchange, place
 from tests import comparer
 from tests.fs.checkpointed import Checkpointed
-from tests.lab.loopfs import LoopFilesystem
+from tests.fs.rooted import BACKEND, Root, killed_at, schedule
 
-BACKEND = BtrfsBackend()
-KILLED = 77
-FILL = """
-btrfs -q subvolume create @; btrfs -q subvolume set-default @
-cd @; mkdir -p etc var/log var/lib/store
-echo old >etc/file; ln etc/file etc/link; echo old >var/log/messages; echo old >var/lib/store/state
-btrfs -q subvolume create home; echo old >home/file; btrfs -q subvolume create home/inner
-echo old >home/inner/file; btrfs -q subvolume create home/sealed; echo old >home/sealed/file
-btrfs -q property set home/sealed ro true
-btrfs -q subvolume create keptsub; echo old >keptsub/file; mkdir -p var/lib/machines
-btrfs -q subvolume create var/lib/machines/one; echo old >var/lib/machines/one/file
-find . -exec touch -h -d '2025-01-01 00:00:01' {} + 2>/dev/null || true
-"""
 CHANGE = """
 echo new >etc/file; rm etc/link; mkdir etc/more; echo x >etc/more/file; chmod 700 var
 btrfs -q subvolume delete home/inner >/dev/null; btrfs -q subvolume create extra; echo x >extra/file
@@ -43,62 +27,6 @@ echo new >>var/log/messages; echo new >var/lib/store/state; mkdir var/lib/store/
 btrfs -q subvolume create var/lib/machines/two; echo new >var/lib/machines/two/file
 """
 LATER = "echo later >>var/log/messages; echo later >var/lib/store/state"
-KEPT = ("var/log", "var/lib/store", "var/lib/machines", "keptsub")
-
-
-class Root:
-    """A filesystem whose ``@`` is its default subvolume, mounted as nobody names it."""
-
-    def __init__(self, filesystem: LoopFilesystem, named: Path | None = None) -> None:
-        self.path, self.device, self.named = filesystem.path, filesystem.device, named
-        self.sh(FILL)
-        self.reboot()
-
-    def sh(self, script: str) -> str:
-        done = subprocess.run(["sh", "-ec", script], cwd=self.path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def reboot(self) -> None:
-        held = os.open(self.device, os.O_RDONLY)  # the loop device would be gone
-        subprocess.run(["umount", self.path], check=True)
-        options = "noatime,subvol=@" if self.named else "noatime"
-        subprocess.run(["mount", "-o", options, self.device, self.path], check=True)
-        os.close(held)
-        if self.named:
-            self.named.write_text(f"{self.device} {self.path} btrfs {options} 0 0\n")
-
-    def checkpoint(self) -> Stored:
-        keep = [str(self.path / name) for name in KEPT]
-        scope = discover([str(self.path)], keep)
-        volume, policy = scope.volumes[0], scope.policies[0]
-        vault = Path(volume.vault_base) / "7-test" / "0"
-        vault.mkdir(parents=True, mode=0o700)
-        data = BACKEND.create(volume, Creation("7-test", str(vault), "/nonexistent", policy))
-        return Stored(volume, str(vault), "/nonexistent", policy, data)
-
-    def look(self) -> dict[bytes, comparer.Facts]:
-        return comparer.snapshot(self.path, exclude=[os.fsencode(name) for name in KEPT])
-
-    def kept(self) -> str:
-        return self.sh(
-            "cat var/log/messages var/lib/store/state var/lib/machines/*/file keptsub/file; ls var/lib/store"
-        )
-
-    def top_level(self) -> list[str]:
-        return self.sh(f"btrfs subvolume list {self.path} | sed 's/.* path //'").splitlines()
-
-
-@pytest.fixture(params=["default", "named"])
-def root(
-    request: pytest.FixtureRequest, btrfs: LoopFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Root:
-    monkeypatch.setattr(place, "FSTAB", str(tmp_path / "fstab"))
-    return Root(btrfs, tmp_path / "fstab" if request.param == "named" else None)
-
-
-def schedule(stored: Stored) -> None:
-    exchange.schedule(stored, f"{stored.vault}/snap")
 
 
 def test_the_checkpoint_takes_the_place_at_the_next_boot(root: Root) -> None:
@@ -141,28 +69,6 @@ def test_it_can_be_called_off(root: Root) -> None:
     root.reboot()
     assert comparer.differences(changed, root.look()) == []
     assert not exchange.reverted(stored.volume, stored.vault)
-
-
-def killed_at(step: int, work: Callable[[], object]) -> bool:
-    """``work`` in a process that dies ahead of its change number ``step``; False when it came to its end."""
-    if (child := os.fork()) == 0:
-        code, count = 70, 0
-
-        def before(_operation: str, _name: bytes) -> None:
-            nonlocal count
-            count += 1
-            if count == step:
-                os._exit(KILLED)
-
-        ops.before = before
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, KILLED)
-    return status == KILLED
 
 
 def test_killed_at_each_step(root: Root) -> None:

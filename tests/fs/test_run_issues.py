@@ -149,6 +149,24 @@ def test_success_is_kept_and_can_be_undone(shell: Shell, tool: Tool) -> None:
     assert shell.put_back()
 
 
+@pytest.mark.parametrize("cut", ["Errors: |0", "all is fine, 0 err|ors", "liberror|-perl is there"])
+def test_a_line_that_comes_in_two_parts(shell: Shell, cut: str) -> None:
+    """Its first part would trip."""
+    first, _, rest = cut.partition("|")
+    result = shell(f"printf '{first}'; sleep 1; echo '{rest}'")
+    assert result.status == 0, result.stderr
+    assert shell.kept()
+
+
+def test_the_last_line_of_a_log_has_no_end(shell: Shell, tool: Tool, tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    result = shell(f"printf 'ERROR: cannot go on' >{log}", "--log", log)
+    assert result.status == 1, result.stderr
+    assert shell.put_back()
+    issue = tool.report()["issue"]
+    assert (issue["source"], issue["line"]) == (str(log), "ERROR: cannot go on")
+
+
 def test_success_that_changes_nothing(tool: Tool, scope: Path) -> None:
     before = comparer.snapshot(scope.parent)
     assert tool.run(scope, "true").status == 0
@@ -294,6 +312,19 @@ def test_events(shell: Shell, tool: Tool) -> None:
     )
     assert result.events[-1]["exit_code"] == 1
     assert shell.put_back()
+
+
+def test_the_event_of_a_timeout_says_what_the_tree_was_doing(shell: Shell, tool: Tool) -> None:
+    result = shell("cat </dev/zero >/dev/null & exec sleep 61", "--json", "--idle", "1")
+    assert result.status == 1, result.stderr
+    (issue,) = [event for event in result.events if event["event"] == "issue"]
+    assert (issue["type"], issue["rule"]) == ("TIMEOUT", "idle")
+    sleeping, working = issue["doing"]
+    assert (sleeping["command"], sleeping["depth"], sleeping["waits"]) == ("sleep 61", 0, "a time")
+    assert (working["command"], working["depth"], working["parent"]) == ("cat", 1, sleeping["pid"])
+    assert tool.report()["doing"] == issue["doing"]
+    again = tool("attach", issue["id"], "--json").events
+    assert [event["doing"] for event in again if event["event"] == "issue"] == [issue["doing"]]
 
 
 def test_usage_errors(tool: Tool, scope: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +47,36 @@ def named(prefix: str) -> list[Path]:
         return []
 
 
+@contextmanager
+def few_processes(name: str, most: int) -> Iterator[Path]:
+    """What is started meanwhile has ``most`` processes at most, with all that it starts; yields what counts them.
+
+    The calling process enters, so its children begin there, and leaves again.
+    """
+    pids = pids_hierarchy()
+    cgroup = pids / name
+    cgroup.mkdir()
+    try:
+        (cgroup / "pids.max").write_text(str(most))
+        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        try:
+            yield cgroup
+        finally:
+            (pids / "cgroup.procs").write_text(str(os.getpid()))
+    finally:
+        remove(cgroup)
+
+
+def pids_hierarchy() -> Path:
+    """cgroup v1, whose members are counted apart from those of v2 (cgroups(7)). LabError where it is not."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
+        if kind == "cgroup" and "pids" in options:
+            return Path(fields[4])
+    raise LabError("the pids controller is not in a cgroup v1 hierarchy here")
+
+
 def populated(cgroup: Path) -> bool:
     """Whether a process is in it or below; False when it does not exist."""
     try:
@@ -71,7 +103,7 @@ def kill(cgroup: Path) -> None:
 
 def remove(cgroup: Path) -> None:
     """Remove an empty ``cgroup`` with all below it. LabError when one stays busy."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while cgroup.exists():
         try:
             for directory, _names, _files in os.walk(cgroup, topdown=False):

@@ -1,4 +1,4 @@
-"""User-mode Linux with LVM: volume groups on disks of their own under a root on ext4."""
+"""User-mode Linux with LVM: volume groups on disks of their own under a root on ext4. See ``vm_lvm_root.py``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from tests.lab.vm_judge import JudgedVm
 RECIPE = replace(
     system.RECIPE,
     name="lvm",
-    include=(*system.INCLUDE, "lvm2", "thin-provisioning-tools"),
-    masked=(*system.MASKED, "lvm2-monitor.service", "lvm2-lvmpolld.socket", "blk-availability.service"),
+    include=(*system.INCLUDE, "lvm2", "thin-provisioning-tools", "initramfs-tools"),
+    # install-service would make an initramfs, which takes minutes in a VM.
+    files={**system.RECIPE.files, "etc/initramfs-tools/update-initramfs.conf": (0o644, "update_initramfs=no\n")},
+    # Not lvm2-monitor.service: a power off waits 90 s for dmeventd where nobody ends its monitoring.
+    masked=(*system.MASKED, "lvm2-lvmpolld.socket", "blk-availability.service"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,6 +61,9 @@ RECIPE = replace(
 )
 
 
+_numbers = itertools.count(1)
+
+
 @dataclass(slots=True)
 class ZfsVm(JudgedVm):
     """As ``Uml``."""
@@ -74,8 +78,8 @@ class ZfsVm(JudgedVm):
 
 
 def disks(session: Path, *sizes: int) -> list[Path]:
-    """Empty ones, in bytes, which take what is written to them."""
-    made = [session / f"zfs-{number}.disk" for number in range(len(sizes))]
+    """Empty ones, in bytes, which take what is written to them. No other VM of the session has them."""
+    made = [session / f"{next(_numbers)}.disk" for _ in sizes]
     for path, size in zip(made, sizes, strict=True):
         with path.open("wb") as file:
             file.truncate(size)

@@ -33,10 +33,12 @@ systemctl unmask --runtime atd.service 2>&1
 systemctl start atd.service
 (setsid sh -c 'while :; do date >> /srv/daemon; sleep 0.05; done' >/dev/null 2>&1 &)
 systemd-run --unit=transient sleep 1000 2>&1
+systemd-run --scope --unit=apart setsid sleep 502 >/dev/null 2>&1 &
 su - deploy -c 'setsid sleep 500 >/dev/null 2>&1 &'
 sudo -u deploy sh -c 'setsid sleep 501 >/dev/null 2>&1 &'
 echo 'while :; do date >> /srv/job; sleep 0.05; done' | at now 2>/dev/null
-sleep 0.5
+until [ -s /srv/job ] && [ -s /srv/ours ] && [ -s /srv/daemon ]; do sleep 0.05; done
+until pgrep -xf 'sleep 500' && pgrep -xf 'sleep 501' && pgrep -xf 'sleep 502'; do sleep 0.05; done
 touch /srv/ready
 echo 'ERROR: migration 42 failed'
 while :; do date >> /srv/more; done
@@ -79,6 +81,8 @@ def test_a_failing_deploy_leaves_no_trace(deploy: Machine) -> None:
     assert units["redis-server.service"] == "stopped"
     assert units["ours.service"] == "stopped"
     assert units["transient.service"] == "stopped"
+    assert [text for text in report["warnings"] if text.startswith("ended sh ") and "of atd.service" in text]
+    assert report["foreign"] == []
 
 
 def test_from_no_session_one_is_opened(ext4_machine: Machine) -> None:

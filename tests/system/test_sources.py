@@ -111,6 +111,18 @@ def test_the_journal_of_units_that_the_run_touches(ext4_machine: Machine) -> Non
     assert report(ext4_machine)["issue"]["source"] == "journal:other.service"
 
 
+def test_a_unit_that_logs_a_lot_at_once(ext4_machine: Machine) -> None:
+    """Much more than is read in one go, and what matters in the midst of it."""
+    loud = 'seq 4000 | sed "2000s/.*/the cache is cold, which is an ERROR/"; exec sleep 1000'
+    unit(ext4_machine, "app-1.2", f"/bin/sh -c '{loud}'")
+    systemctl(ext4_machine, "daemon-reload")
+    for option in ("--journal", "--unit=app-1.2"):
+        change = script(ext4_machine, "systemctl start app-1.2.service; sleep 1; echo started")
+        result = ext4_machine.snapbreaker("run", option, "--", change)
+        assert result.returncode == 1, result.stderr
+        assert report(ext4_machine)["issue"]["line"] == "the cache is cold, which is an ERROR"
+
+
 def test_a_warning_in_the_journal_and_lines_of_no_level(ext4_machine: Machine) -> None:
     unit(ext4_machine, "app", "/bin/sh -c 'echo all is fine; echo \"<4>careful\"; exec sleep 1000'")
     systemctl(ext4_machine, "daemon-reload")

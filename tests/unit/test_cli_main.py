@@ -13,7 +13,7 @@ import click
 import pytest
 
 from snapbreaker.cli import main as cli
-from snapbreaker.errors import CheckpointError
+from snapbreaker.errors import CheckpointError, UsageError
 from snapbreaker.exits import Exit
 from snapbreaker.report import schema
 from snapbreaker.signals import Interrupted
@@ -42,6 +42,36 @@ def test_every_error_has_its_code(monkeypatch: pytest.MonkeyPatch, error: BaseEx
 
     monkeypatch.setattr(cli, "main", fail)
     assert cli._code() == code
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--idle nan", "--idle-hard -1", "--timeout 1e9", "--confirm -3", "--grace inf"]
+)
+def test_which_time_is_no_time(arguments: str) -> None:
+    option = arguments.partition(" ")[0]
+    with pytest.raises(UsageError, match=f"{option} .* is no number of seconds"):
+        cli.main(["run", *arguments.split(), "--", "true"], standalone_mode=False)
+
+
+@pytest.mark.real_commands
+def test_what_the_locale_cannot_show(tmp_path: Path) -> None:
+    """A log in UTF-8 on a terminal in Latin-1."""
+    log = tmp_path / "app.log"
+    log.write_text("ERROR caf\u00e9 \u2192\n", encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/backends",
+        "PYTHONIOENCODING": "latin-1",
+    }
+    run = [sys.executable, "-m", "snapbreaker", "rules"]
+    shown = subprocess.run([*run, "check", str(log)], capture_output=True, env=environment, check=False)
+    assert (shown.returncode, shown.stderr) == (1, b"")
+    assert b"ERROR caf\xe9 \\u2192" in shown.stdout
+    log.write_text("caf\u00e9 \u2192\n", encoding="utf-8")
+    learned = subprocess.run(
+        [*run, "learn", "-"], input=log.read_bytes(), capture_output=True, env=environment, check=True
+    )
+    assert "caf\u00e9 \u2192" in learned.stdout.decode("utf-8")
 
 
 @pytest.mark.real_commands

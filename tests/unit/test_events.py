@@ -19,19 +19,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapbreaker.doing import Doing
 from snapbreaker.errors import CheckpointError
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.report import events, schema
 from snapbreaker.report.event_writer import EventWriter, incomplete_tail, write_all
 
 ISSUE = Issue(IssueType.EXIT, "ended with 2", "exit", "E: b\ufffdd", "stderr", 3, 1.5, 0, 2)
+DOING = Doing(4711, 1, 0, "cat \udcff", "S", "pipe_read", "input from pipe:[1]")
 EXAMPLES = (
     events.Start("run", ["a\udcff", "b"], "/srv", "web1", "ann", "note"),
     events.Checkpoint(0.3, [events.VolumeCreated("/srv", "btrfs", 0.1, 0, 0.0)], "/var/lib/snapbreaker/7"),
     events.Running(4711),
     events.Output("stdout", text="hello\n"),
     events.Output("stderr", base64="/w=="),
-    events.IssueFound.of(ISSUE),
+    events.IssueFound.of(ISSUE, [DOING]),
+    events.IssueFound.of(Issue(IssueType.TIMEOUT, "no output for 30 s", "idle"), [DOING]),
     events.Halted(0.0009, True, 7, [12]),
     events.Restoring(["/srv"]),
     events.Restored(214, 0.8, 0, "/srv/.snapbreaker/7/restore.1"),

@@ -53,6 +53,7 @@ def test_the_line_passes_and_the_file_keeps_its_content(project: Path) -> None:
         (["--line", LINE, "--reason", REASON], "still the text"),
         (["--reason", "x"], "which line"),
         (["--line", LINE, "--reason", "x", "--expires", "soon"], "no day"),
+        (["--line", LINE, "--reason", "x", "--expires", "2020-01-31"], "is past"),
         (["--line", " ", "--reason", "x"], "the line is empty"),
     ],
 )
@@ -60,6 +61,16 @@ def test_bad_usage(project: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         invoke("allow", *arguments)
     assert not project.exists()
+
+
+def test_a_line_with_octets_that_are_no_text(project: Path) -> None:
+    """It is what was judged: in a log, in colour, not UTF-8."""
+    octets = b"\x1b[33mWARNING\x1b[0m: \xff is cold"
+    (project.parent / "run.log").write_bytes(octets + b"\n")
+    assert invoke("check", "run.log").startswith("1 WARNING")
+    reason = os.fsdecode(b"it\xff s harmless")
+    assert invoke("allow", "--line", os.fsdecode(octets), "--reason", reason).startswith("0 ")
+    assert invoke("check", "run.log") == "0 no issue\n"
 
 
 def test_a_bad_file_is_left_as_it_is(project: Path) -> None:

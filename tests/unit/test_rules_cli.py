@@ -119,6 +119,26 @@ def test_list() -> None:
     assert "apt/" not in some
 
 
+def test_a_recorded_run_is_judged_by_the_rules_of_where_it_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where `rules allow` puts them, wherever we are now."""
+    project, store = tmp_path / "project", tmp_path / "store"
+    project.mkdir()
+    record = Record(store / "000007-20261126T120000")
+    record.path.mkdir(parents=True)
+    record.save_meta(Meta(record.id, 7, "run", 0.0, ["./deploy.sh"], str(project), ["/srv"], []))
+    log = OutputLog(record.path)
+    log.output("stdout", b"ERROR: known\n")
+    log.close()
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(Store(store))
+    assert CliRunner().invoke(rules, ["check", "--from", "7"], obj=settings).exit_code == 1
+    rule = "[[rule]]\nname = 'known'\ntype = 'allow'\npattern = 'ERROR: known'\nreason = 'it is'\n"
+    (project / "snapbreaker.toml").write_text(rule)
+    assert CliRunner().invoke(rules, ["check", "--from", "7"], obj=settings).exit_code == 0
+
+
 def test_a_recorded_run_is_judged_by_all_of_its_sources(tmp_path: Path) -> None:
     record = Record(tmp_path / "000007-20261126T120000")
     record.path.mkdir()
@@ -131,6 +151,11 @@ def test_a_recorded_run_is_judged_by_all_of_its_sources(tmp_path: Path) -> None:
     assert result.exit_code == 1, result.output
     assert result.output.startswith("ERROR at line 1: ERROR: in the log\n")
     assert result.output.endswith(", /srv/app.log)\n")
+    with (record.path / "output.index").open("ab") as index:  # a power cut
+        index.write(b"\0\0\0\n")
+    assert (
+        CliRunner().invoke(rules, ["check", "--from", "7"], obj=Settings(Store(tmp_path))).output == result.output
+    )
     for words in (["check"], ["check", "run.log", "--from", "7"]):
         with pytest.raises(UsageError, match="which log"):
             invoke(*words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +17,13 @@ from snapbreaker.monitor.echoes import Echoes
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.packs import builtin_pack
 from snapbreaker.monitor.rules import RuleSet
-from snapbreaker.output_log import OutputLog, OutputReader, file_name
+from snapbreaker.output_log import INDEX, OutputLog, OutputReader, file_name, recorded
+from snapbreaker.sources import journal as journal_module
 from snapbreaker.sources import units as unit_module
 from snapbreaker.sources.journal import LEVELS, unit_name
 from snapbreaker.sources.lookout import Lookout, Sources
 from snapbreaker.sources.messages import Kind, Message
-from snapbreaker.sources.tail import Tail
+from snapbreaker.sources.tail import AT_ONCE, CHUNK, Tail
 from snapbreaker.sources.units import UnitWatch
 
 
@@ -94,6 +96,41 @@ def test_a_truncated_file(log: Path, text: bytes) -> None:
     assert read(tail) == text
 
 
+def test_a_file_of_before_that_is_truncated(log: Path) -> None:
+    """And has grown beyond its old size before we look for the first time."""
+    log.write_bytes(b"old\n" * 10)
+    tail = follow(log)
+    log.write_bytes(b"ERROR: first\n" + b"new\n" * 20)
+    assert read(tail) == b"ERROR: first\n" + b"new\n" * 20
+
+
+@pytest.mark.parametrize("behind", [1.5, 3600.0])
+def test_a_new_file_whose_time_is_behind_our_clock(
+    log: Path, monkeypatch: pytest.MonkeyPatch, behind: float
+) -> None:
+    """Coarse times (FAT), or the clock was set back since the run began."""
+    began = time.time()
+    tail = Tail(str(log), began)
+    log.write_bytes(b"new\n")
+    os.utime(log, (began - behind, began - behind))
+    if behind > 2:
+        monkeypatch.setattr(time, "time", lambda: began - behind)
+    assert read(tail) == b"new\n"
+
+
+def test_a_log_without_end_does_not_keep_us_from_the_rest(log: Path) -> None:
+    """And what was rotated meanwhile is read all the same, each file in its turn."""
+    tail = follow(log)
+    log.write_bytes(b"1" * (AT_ONCE + CHUNK))
+    first = read(tail)
+    assert len(first) == AT_ONCE
+    assert tail.behind
+    log.rename(log.with_suffix(".1"))
+    log.write_bytes(b"2\n")
+    assert read(tail) == b"1" * CHUNK + b"2\n"
+    assert not tail.behind
+
+
 def test_what_was_written_before_and_is_moved_there_is_old(log: Path) -> None:
     other = log.with_name("other")
     other.write_bytes(b"ERROR: of last week\n")
@@ -135,6 +172,17 @@ def test_the_lookout_tells_what_was_written_before_it_was_asked(log: Path) -> No
         assert told[Kind.OUTPUT, str(deep)] == b"deep\n"
 
 
+def test_a_log_that_never_comes_is_told(log: Path) -> None:
+    """A name mistyped would be a log that nobody judges; that of a pack need not be there."""
+    with Lookout(Sources(logs=[str(log)], quiet=[f"{log}.quiet"]), lambda pid: None) as lookout:
+        lookout.catch_up()
+        told = []
+        while not lookout.caught_up:
+            if (message := lookout.take()) and message.kind is Kind.WARNING:
+                told.append(message.data.decode())
+    assert told == [f"--log {log} was never read: No such file or directory"]
+
+
 def test_a_lookout_that_dies_is_an_issue(log: Path) -> None:
     excluded: list[int] = []
     with Lookout(Sources(logs=[str(log)]), excluded.append) as lookout:
@@ -169,6 +217,31 @@ def test_the_recorded_output_is_read_back_in_its_order(tmp_path: Path) -> None:
     assert [(one.source, one.data) for one in reader.read()] == [("stdout", b"5")]
     assert (tmp_path / "%2Fvar%2Flog%2Fa%20b.log").read_bytes() == b"2\xff"
     assert len(file_name("/x" * 2000)) < 255
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda index: index[:-9],
+        lambda index: index[:-9] + b"1.0 1 " + index[-12:],
+        lambda index: index + b"\0" * 50,
+        lambda index: b"\0" * 50 + b"\n" + index,
+        lambda index: index.replace(b" 4 ", b" 99999999999999999 "),
+        lambda index: index.replace(b" 4 ", b" -4 "),
+        lambda index: b"",
+    ],
+)
+def test_a_spoiled_index_of_the_output(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    """A full disk, a power cut: all of what was said is read all the same."""
+    log = OutputLog(tmp_path)
+    for text in (b"one\n", b"two\n"):
+        log.output("stdout", text)
+    log.close()
+    index = tmp_path / INDEX
+    index.write_bytes(spoil(index.read_bytes()))
+    reader = OutputReader(tmp_path)
+    assert b"".join(one.data for one in (*reader.read(), *reader.rest())) == b"one\ntwo\n"
+    assert list(recorded(tmp_path)) == ["stdout"]
 
 
 # units
@@ -318,6 +391,61 @@ def test_logins_and_connections_are_no_business_of_the_run(monkeypatch: pytest.M
 def test_names_of_units() -> None:
     assert name_of("/org/freedesktop/systemd1/unit/foo_2ebar_40x_2eservice") == "foo.bar@x.service"
     assert (unit_name("nginx"), unit_name("a.socket")) == ("nginx.service", "a.socket")
+    assert (unit_name("app-1.2"), unit_name("app@v1.2")) == ("app-1.2.service", "app@v1.2.service")
+
+
+# the journal
+
+
+class Entries:
+    """A journal with what is logged into it, as (unit, text)."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, str]] = []
+
+    def to_end(self) -> None: ...
+
+    def fd(self) -> int:
+        return 0
+
+    def read(self, fields: tuple[bytes, ...]) -> Iterator[dict[bytes, bytes]]:
+        while self.entries:
+            unit, text = self.entries.pop(0)
+            yield {b"_SYSTEMD_UNIT": unit.encode(), b"MESSAGE": text.encode()}
+
+
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    journal = Entries()
+    monkeypatch.setattr(journal_module, "Journal", lambda: journal)
+    return journal.entries
+
+
+@pytest.mark.parametrize("named", [["loud"], []])
+def test_a_unit_that_logs_more_than_is_read_in_one_go(entries: list[tuple[str, str]], named: list[str]) -> None:
+    source = journal_module.JournalSource(named, lambda unit: unit == "loud.service")
+    lines = [f"line {number}" for number in range(3 * journal_module.AT_ONCE + 1)]
+    entries += [("loud.service", line) for line in lines]
+    found = []
+    while True:
+        found += [text for _, text in source.read()]
+        if not source.behind:
+            break
+    assert found == [f"{line}\n".encode() for line in lines]
+
+
+def test_what_a_unit_logs_before_its_start_is_told(entries: list[tuple[str, str]]) -> None:
+    """Whatever others log meanwhile; what it had logged long before is not its start's."""
+    touched: set[str] = set()
+    source = journal_module.JournalSource([], touched.__contains__)
+    entries.append(("app.service", "of before"))
+    assert list(source.read()) == []
+    time.sleep(1.1)
+    entries += [("app.service", "first"), *[("noise.service", "noise")] * 5000]
+    while list(source.read()) or source.behind:
+        pass
+    touched.add("app.service")
+    assert list(source.read()) == [("journal:app.service", b"first\n")]
 
 
 # how it is judged

@@ -45,6 +45,7 @@ def test_a_soft_reboot_goes_over_to_the_checkpoint(machine: Vm) -> None:
     well(vm, "snapbreaker", "rollback", "--last", "--call-off")
     assert not well(vm, "sh", "-c", "findmnt /run/nextroot || true")
     well(vm, *rollback, code=5)
+    assert well(vm, "findmnt", "-no", "FSROOT", "/run/nextroot") == "/@\n"
     kernel = well(vm, "cat", "/proc/sys/kernel/random/boot_id")
     well(vm, "sh", "-c", "echo later >>/var/tmp/kept/file; echo lost >/etc/lost; sync")
     vm.start("sh", "-c", "sleep 0.3; systemctl soft-reboot")

@@ -19,7 +19,7 @@ from snapbreaker.linux.inode import set_flags
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.swaps import active_swap_files
 from snapbreaker.paths import is_below, relative
-from snapbreaker_backends.btrfs import exchange, place
+from snapbreaker_backends.btrfs import exchange, inside, place
 from snapbreaker_backends.btrfs.candidates import Since
 from snapbreaker_backends.btrfs.enumeration import nested_subvolumes
 from snapbreaker_backends.btrfs.view import SnapshotTree
@@ -97,10 +97,10 @@ class BtrfsBackend(Backend):
 
     def discard(self, volume: Volume, vault: str, record: str) -> None:
         """Delete every snapshot that the vault holds. Idempotent."""
+        exchange.remove(volume, vault)  # refused where it matters, and then nothing is deleted
         try:
             fd = os.open(os.path.join(vault, _SNAPSHOTS), _DIRECTORY)
         except FileNotFoundError:
-            exchange.remove(volume, vault)
             return
         with _closing(fd):
             for name in os.listdir(fd):
@@ -108,16 +108,15 @@ class BtrfsBackend(Backend):
                     _delete(fd, os.fsencode(name))
         with suppress(FileNotFoundError):
             os.rmdir(os.path.join(vault, _SNAPSHOTS))
-        exchange.remove(volume, vault)
 
     def at_boot(self, stored: Stored) -> Availability:
-        return Availability(tuple(place.refusals(stored.volume)))
+        return Availability(tuple(place.refusals(stored.volume)) or tuple(inside.refusals(stored)))
 
     def schedule(self, stored: Stored) -> None:
         exchange.schedule(stored, os.path.join(stored.vault, _SNAPSHOTS))
 
     def mount_next(self, stored: Stored, point: str) -> None:
-        place.mount_again(stored.volume, point)
+        exchange.mount_next(stored.volume, stored.vault, point)
 
     def call_off(self, stored: Stored) -> None:
         exchange.call_off(stored.volume, stored.vault)

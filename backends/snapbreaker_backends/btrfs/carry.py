@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,8 @@ def carry(top: int, own: int, plan: Plan) -> None:
         opened(open_beneath(top, os.fsencode(plan.path), DIRECTORY)) as new,
         opened(os.open(OTHER, DIRECTORY, dir_fd=own)) as old,
     ):
+        if (btrfs.subvolume_info(old).id, btrfs.subvolume_info(new).id) != (plan.old, plan.new):
+            raise OSError(errno.ESTALE, "another subvolume has taken the place of what was booted", plan.path)
         kept = carried.there_in(old, new, plan.kept)
         if plan.stage == Stage.SCHEDULED:
             carried.clear(new, plan.kept)

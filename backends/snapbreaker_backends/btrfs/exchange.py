@@ -7,6 +7,7 @@ what --keep names) is copied from there early in the next boot, ahead of all tha
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
@@ -18,7 +19,7 @@ from snapbreaker.files import ops
 from snapbreaker.linux import btrfs
 from snapbreaker.linux.openat import open_beneath
 from snapbreaker_backends.btrfs.carry import carry
-from snapbreaker_backends.btrfs.place import default_of, place_of
+from snapbreaker_backends.btrfs.place import default_of, mount_again, place_of
 from snapbreaker_backends.btrfs.plan import (
     OTHER,
     Plan,
@@ -37,9 +38,12 @@ from snapbreaker_backends.btrfs.plan import (
 
 
 def schedule(stored: Stored, snapshots: str) -> None:
-    """Have the checkpoint in place of the volume from the next boot on. Idempotent. Raises OSError."""
+    """Have the checkpoint in place of the volume from the next boot on. Idempotent.
+
+    What an earlier boot had displaced for it goes. Raises CheckpointError, OSError.
+    """
     volume = stored.volume
-    call_off(volume, stored.vault)
+    remove(volume, stored.vault)
     place = place_of(volume)
     with top_level(volume) as top, made(top, name_of(stored.vault)) as own:
         new = _build(stored, snapshots, own)
@@ -57,13 +61,26 @@ def schedule(stored: Stored, snapshots: str) -> None:
         )
         write(own, plan)
         btrfs.sync(own)
-        _put_in_place(top, own, plan, plan.new)
+        _put_in_place(volume, top, own, plan, plan.new)
+
+
+def mount_next(volume: Volume, vault: str, point: str) -> None:
+    """Mount at ``point`` what takes the volume's place: what runs shows its own, other name by now.
+
+    Raises OSError, ToolError.
+    """
+    with top_level(volume) as top, found(top, name_of(vault)) as own:
+        plan = None if own is None else read(own)
+        if plan is None:
+            raise FileNotFoundError(errno.ENOENT, "nothing is to take its place", volume.root)
+        mount_again(volume, plan.path, point)
 
 
 def call_off(volume: Volume, vault: str) -> None:
     """Leave everything as it is at the next boot, too. Idempotent.
 
-    Raises CheckpointError after that boot: it is too late then. Raises OSError.
+    What is displaced stays where somebody else has taken its place by now. Raises CheckpointError after that boot:
+    it is too late then. Raises OSError.
     """
     with top_level(volume) as top, found(top, name_of(vault)) as own:
         if own is None:
@@ -72,7 +89,9 @@ def call_off(volume: Volume, vault: str) -> None:
         if plan is not None:
             if place_of(volume).identity == plan.new:
                 raise CheckpointError(f"{volume.root} was reverted at boot already")
-            _put_in_place(top, own, plan, plan.old)
+            _give_back(volume, top, own, plan)
+            if identity_of(own, OTHER) == plan.old:
+                return
         remove_all(top, own, name_of(vault))
 
 
@@ -98,25 +117,52 @@ def carry_over(volume: Volume) -> str:
                 plan = None if own is None else read(own)
                 if own is not None and plan is not None and plan.new == identity:
                     if plan.stage != Stage.CARRIED:
-                        _put_in_place(top, own, plan, plan.new)
+                        _put_in_place(volume, top, own, plan, plan.new)
                         carry(top, own, plan)
                     return plan.checkpoint
     return ""
 
 
 def remove(volume: Volume, vault: str) -> None:
-    """The checkpoint is given up: so is the subvolume that was displaced. Idempotent. Raises OSError.
+    """The checkpoint is given up: so is the subvolume that was displaced. Idempotent.
 
-    The one that the machine runs on stays: before the boot that is the one to be displaced.
+    Raises CheckpointError where that is what runs, or holds what is kept and has not come over yet. OSError.
     """
     if not reachable(volume):
         return
-    if not reverted(volume, vault):
-        call_off(volume, vault)
-        return
     with top_level(volume) as top, found(top, name_of(vault)) as own:
-        if own is not None:
-            remove_all(top, own, name_of(vault))
+        if own is None:
+            return
+        plan, identity = read(own), place_of(volume).identity
+        if plan is not None and identity != plan.new:
+            _give_back(volume, top, own, plan)
+        elif plan is not None and plan.stage != Stage.CARRIED:
+            raise CheckpointError(
+                f"{volume.root} was replaced at boot, and what is kept of it has not come over yet",
+                "run `snapbreaker recover`",
+            )
+        if identity_of(own, OTHER) == identity:
+            raise CheckpointError(
+                f"{volume.root} runs on what checkpoint {name_of(vault).decode()} had displaced",
+                "boot what has its name by now",
+            )
+        remove_all(top, own, name_of(vault))
+
+
+def _give_back(volume: Volume, top: int, own: int, plan: Plan) -> None:
+    """Its place to the old subvolume, unless the machine has run on the new one: that is what counts since."""
+    if plan.stage == Stage.CLEARED:
+        raise CheckpointError(
+            f"what is kept is half on its way into the subvolume that replaces {volume.root}",
+            f"boot that one (subvol={plan.path}), and run `snapbreaker recover`",
+        )
+    if plan.stage == Stage.SCHEDULED:
+        _put_in_place(volume, top, own, plan, plan.old)
+    elif place_of(volume).identity == plan.old:
+        raise CheckpointError(
+            f"{volume.root} runs on what checkpoint {plan.checkpoint} had displaced",
+            f"boot what was run on since: subvol={plan.path}",
+        )
 
 
 def _build(stored: Stored, snapshots: str, own: int) -> int:
@@ -141,11 +187,15 @@ def _build(stored: Stored, snapshots: str, own: int) -> int:
     return identity_of(own, OTHER)
 
 
-def _put_in_place(top: int, own: int, plan: Plan, wanted: int) -> None:
-    """The subvolume with the id ``wanted``, of the two. Idempotent, and on disk when this returns."""
-    with parent_of(top, os.fsencode(plan.path)) as (parent, name):
-        if plan.default:
-            ops.set_default_subvolume(top, wanted)
-        if identity_of(own, OTHER) == wanted:
+def _put_in_place(volume: Volume, top: int, own: int, plan: Plan, wanted: int) -> None:
+    """The subvolume with the id ``wanted``, of the two. Idempotent, and on disk when this returns.
+
+    Where neither of them is any more, by name or by default, somebody else has replaced it since: that stays.
+    """
+    other = plan.old if wanted == plan.new else plan.new
+    if plan.default and default_of(volume) == other:
+        ops.set_default_subvolume(top, wanted)
+    with suppress(FileNotFoundError), parent_of(top, os.fsencode(plan.path)) as (parent, name):
+        if identity_of(own, OTHER) == wanted and identity_of(parent, name) == other:
             ops.exchange(own, OTHER, parent, name)
-        btrfs.sync(own)
+    btrfs.sync(own)

@@ -47,7 +47,7 @@ def place_of(volume: Volume) -> Place:
         identity = btrfs.subvolume_info(fd).id
     finally:
         os.close(fd)
-    return Place(os.fsencode(inside.strip("/")), identity, not _named(volume))
+    return Place(os.fsencode(inside.strip("/")), identity, _named(volume) is None)
 
 
 def refusals(volume: Volume) -> Iterator[Reason]:
@@ -78,17 +78,21 @@ def refusals(volume: Volume) -> Iterator[Reason]:
                 f"name it: subvol={name}",
             )
             return
+    if (named := _named(volume)) and os.fsencode(named[1]) != place.path:
+        yield Reason(
+            f"{named[0]} mounts {named[1]} at {point}, and not {os.fsdecode(place.path)}, which is there now",
+            "boot it, or name the other one there",
+        )
     if place.by_default and default_of(volume) != place.identity:
         yield Reason(f"{point} is neither mounted by subvol= at boot nor the filesystem's default subvolume")
 
 
-def mount_again(volume: Volume, point: str) -> None:
-    """Mount at ``point``, with the same options, what has the volume's name now. Raises OSError, ToolError."""
+def mount_again(volume: Volume, path: str, point: str) -> None:
+    """Mount the subvolume ``path`` at ``point``, with the volume's options. Raises OSError, ToolError."""
     mount = mount_of(volume)
     options = dict.fromkeys([*mount.options.split(","), *mount.super_options.split(",")])
     kept = [option for option in options if not option.startswith(("subvol=", "subvolid="))]
-    subvolume = f"subvol={mount.root}"
-    run(["mount", "-t", "btrfs", "-o", ",".join([*kept, subvolume]), "--", mount.source, point])
+    run(["mount", "-t", "btrfs", "-o", ",".join([*kept, f"subvol={path}"]), "--", mount.source, point])
 
 
 def default_of(volume: Volume) -> int:
@@ -97,9 +101,15 @@ def default_of(volume: Volume) -> int:
         return btrfs.subvolume_info(fd).id
 
 
-def _named(volume: Volume) -> bool:
-    ours = [options for where, options in _options(volume) if volume.mountpoint != "/" or where == COMMAND_LINE]
-    return any(option.startswith("subvol=") for options in ours for option in options)
+def _named(volume: Volume) -> tuple[str, str] | None:
+    """Where the subvolume is named that is mounted at boot, and as what."""
+    ours = [one for one in _options(volume) if volume.mountpoint != "/" or one[0] == COMMAND_LINE]
+    named = [(where, option[7:].strip("/")) for where, options in ours for option in options if _names(option)]
+    return named[-1] if named else None
+
+
+def _names(option: str) -> bool:
+    return option.startswith("subvol=")
 
 
 def _options(volume: Volume) -> Iterator[tuple[str, list[str]]]:

@@ -6,6 +6,7 @@ the subvolume to come before the exchange and the one that was there after it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from enum import StrEnum
 from snapbreaker.backend import Volume
 from snapbreaker.carried import DIRECTORY, opened, parent_of
 from snapbreaker.dataclass import dataclass
+from snapbreaker.errors import CheckpointError
 from snapbreaker.files import ops
 from snapbreaker.files.remove import remove_tree
 from snapbreaker.linux import btrfs
@@ -59,12 +61,19 @@ def name_of(vault: str) -> bytes:
 
 
 def reachable(volume: Volume) -> bool:
-    """Whether there is a top level to look into; where there is none, nothing was ever scheduled."""
+    """Whether there is a top level to look into; else nothing was ever scheduled. Raises OSError."""
+    try:
+        source = mount_of(volume).source
+    except FileNotFoundError:
+        return False
     try:
         with top_level(volume):
             return True
-    except OSError:  # not mounted, no mounts of our own in this container, Linux before 5.2
-        return False
+    except OSError as error:
+        # No mounts of our own in this container, nor its devices; Linux before 5.2.
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS) or not os.path.exists(source):
+            return False
+        raise
 
 
 @contextmanager
@@ -75,31 +84,63 @@ def top_level(volume: Volume) -> Iterator[int]:
 
 @contextmanager
 def made(top: int, name: bytes) -> Iterator[int]:
+    """Raises CheckpointError where the directory for all plans is somebody else's."""
     with _times_of(top):
         for path in (_BASE, _BASE + b"/" + _PLACE, _BASE + b"/" + _PLACE + b"/" + name):
             with parent_of(top, path) as (parent, last), suppress(FileExistsError):
                 ops.mkdir(parent, last)
-    with opened(open_beneath(top, _BASE + b"/" + _PLACE + b"/" + name, DIRECTORY)) as fd:
+    with found(top, name) as fd:
+        if fd is None:
+            raise CheckpointError(
+                ".snapbreaker at the top level of the filesystem is not a directory of ours",
+                "mount -o subvolid=5, and remove it",
+            )
         yield fd
 
 
 @contextmanager
 def found(top: int, name: bytes) -> Iterator[int | None]:
-    try:
-        fd = open_beneath(top, _BASE + b"/" + _PLACE + b"/" + name, DIRECTORY)
-    except FileNotFoundError:
-        yield None
-        return
-    with opened(fd):
-        yield fd
+    with _plans(top) as plans:
+        fd = -1
+        with suppress(FileNotFoundError):
+            fd = fd if plans is None else open_beneath(plans, name, DIRECTORY)
+        if fd < 0:
+            yield None
+            return
+        with opened(fd):
+            yield fd
 
 
 def names(top: int) -> list[bytes]:
+    with _plans(top) as plans:
+        return [] if plans is None else sorted(map(os.fsencode, os.listdir(plans)))
+
+
+@contextmanager
+def _plans(top: int) -> Iterator[int | None]:
+    """The directory that holds all of them. Where others can write to the top level, they may have made it: then
+    it says nothing, or it could have us boot, remove and copy what they like.
+    """
+    plans = -1
+    with suppress(FileNotFoundError, NotADirectoryError), opened(_directory(top, _BASE)) as base:
+        facts = os.fstat(base)
+        if facts.st_uid == os.geteuid() and not facts.st_mode & 0o022:
+            plans = _directory(base, _PLACE)
+    if plans < 0:
+        yield None
+        return
+    with opened(plans):
+        yield plans
+
+
+def _directory(top: int, path: bytes) -> int:
+    """Raises NotADirectoryError also where a symbolic link is in the way."""
     try:
-        with opened(open_beneath(top, _BASE + b"/" + _PLACE, DIRECTORY)) as fd:
-            return sorted(map(os.fsencode, os.listdir(fd)))
-    except FileNotFoundError:
-        return []
+        return open_beneath(top, path, DIRECTORY)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+        raise
 
 
 def remove_all(top: int, own: int, name: bytes) -> None:
@@ -145,9 +186,11 @@ def write(own: int, plan: Plan) -> None:
 
 
 def identity_of(own: int, name: bytes) -> int:
-    """0 where it is not there."""
+    """0 where no directory is there."""
     try:
         with opened(os.open(name, DIRECTORY, dir_fd=own)) as fd:
             return btrfs.subvolume_info(fd).id
-    except FileNotFoundError:
-        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return 0
+        raise

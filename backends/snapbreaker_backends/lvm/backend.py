@@ -24,7 +24,7 @@ from snapbreaker.linux.openat import open_beneath
 from snapbreaker.linux.writeback import sync_filesystem
 from snapbreaker.paths import below, relative
 from snapbreaker.report.wording import size_text
-from snapbreaker_backends.lvm import logical_volume
+from snapbreaker_backends.lvm import exchange, logical_volume, place
 from snapbreaker_backends.lvm.gauges import Gauge, room
 from snapbreaker_backends.lvm.logical_volume import LogicalVolume
 
@@ -42,7 +42,7 @@ SHARE = 5  # by default it takes up to a fifth of what the filesystem holds, and
 class LvmBackend(Backend):
     name = "lvm"
     rank = 20
-    capabilities = Capability.INSTANT
+    capabilities = Capability.INSTANT | Capability.AT_BOOT
 
     def availability(self, volume: Volume) -> Availability:
         device = device_mapper.device(volume.device)
@@ -71,10 +71,7 @@ class LvmBackend(Backend):
         made = logical_volume.named(name)
         if not made:
             raise CheckpointError(f"lvcreate made no {name}")
-        uuid = _kernel_uuid(volume, made[0])
-        device = device_mapper.find(uuid)
-        if device is None:
-            raise CheckpointError(f"the snapshot {made[0].path} is not active", f"lvchange -ay -K {made[0].path}")
+        logical_volume.activate(made[0])
         return {
             "checkpoint": creation.checkpoint,
             "bytes": 0 if origin.is_thin else extents * origin.extent,
@@ -83,9 +80,9 @@ class LvmBackend(Backend):
             "proof": proof.as_dict(),
             "name": name,
             "group": origin.group,
-            "uuid": uuid,
+            "uuid": made[0].kernel_uuid,
             "inside": _inside(volume),
-            "pool": _pool_uuid(volume, origin),
+            "pool": _pool_uuid(origin),
         }
 
     def open(self, stored: Stored) -> Tree:
@@ -109,19 +106,13 @@ class LvmBackend(Backend):
             return MountedTree(stack.pop_all(), root, stored.policy, skip)
 
     def discard(self, volume: Volume, vault: str, record: str) -> None:
-        note = os.path.join(vault, _NOTE)
-        try:
-            name = read_json(note)["name"]
-        except FileNotFoundError:
-            return
-        logical_volume.remove(name)
-        os.unlink(note)
-        sync_directory(vault)
+        _drop(vault)
+        exchange.discard(volume, vault)
 
     def release(self, stored: Stored) -> None:
         """The undo set has what it needs. A classic snapshot makes every write cost a second one."""
         with suppress(SnapbreakerError):  # `checkpoint delete` says why
-            self.discard(stored.volume, stored.vault, stored.record)
+            _drop(stored.vault)
 
     def lingers(self, stored: Stored) -> bool:
         return True
@@ -131,6 +122,24 @@ class LvmBackend(Backend):
         device = _gauged(stored)
         what = "the thin pool" if stored.data["pool"] else "the snapshot"
         return (Gauge.of(device.name, f"{what} {device.name}"),)
+
+    def at_boot(self, stored: Stored) -> Availability:
+        return Availability(tuple(place.refusals(stored.volume, stored.data["inside"], _snapshot(stored))))
+
+    def schedule(self, stored: Stored) -> None:
+        snapshot = _snapshot(stored)
+        assert snapshot is not None, "at_boot has looked"
+        exchange.schedule(stored, snapshot)
+
+    def call_off(self, stored: Stored) -> None:
+        exchange.call_off(stored.volume, stored.vault)
+
+    def reverted(self, stored: Stored) -> bool:
+        return exchange.reverted(stored.volume, stored.vault)
+
+    def after_boot(self, volume: Volume) -> None:
+        if volume.fstype in _FLAGS:
+            exchange.carry_over(volume)
 
     def make_room(self, stored: Stored, octets: Callable[[], int], paths: int) -> None:
         """What was deleted is written to free blocks, and each of those is saved in the snapshot first, too.
@@ -153,6 +162,25 @@ class LvmBackend(Backend):
             )
 
 
+def _drop(vault: str) -> None:
+    """Remove the snapshot. Idempotent."""
+    note = os.path.join(vault, _NOTE)
+    try:
+        name = read_json(note)["name"]
+    except FileNotFoundError:
+        return
+    logical_volume.remove(name)
+    os.unlink(note)
+    sync_directory(vault)
+
+
+def _snapshot(stored: Stored) -> LogicalVolume | None:
+    for one in logical_volume.named(stored.data["name"]):
+        if one.kernel_uuid == stored.data["uuid"]:
+            return one
+    return None
+
+
 def _gauged(stored: Stored) -> device_mapper.Device:
     """The device whose fill counts: of a thin snapshot its pool, of a classic one the snapshot itself."""
     device = device_mapper.find(stored.data["pool"]) if stored.data["pool"] else _active(stored)
@@ -169,19 +197,12 @@ def _origin(volume: Volume) -> LogicalVolume:
     return origin
 
 
-def _kernel_uuid(volume: Volume, one: LogicalVolume) -> str:
-    """Of its device: the prefix and the group's part are those of the origin."""
-    device = device_mapper.device(volume.device)
-    assert device is not None
-    return device.uuid[: len(logical_volume.PREFIX) + 32] + one.uuid.replace("-", "")
-
-
-def _pool_uuid(volume: Volume, origin: LogicalVolume) -> str:
+def _pool_uuid(origin: LogicalVolume) -> str:
     if not origin.is_thin:
         return ""
     for one in logical_volume.named(origin.pool):
         if one.group == origin.group:
-            return _kernel_uuid(volume, one) + "-tpool"  # the layer that holds the target
+            return one.kernel_uuid + "-tpool"  # the layer that holds the target
     raise CheckpointError(f"lvs does not know the pool {origin.group}/{origin.pool}")
 
 
@@ -199,7 +220,7 @@ def _active(stored: Stored) -> device_mapper.Device:
     if device is None and commands.installed("lvchange"):
         with suppress(SnapbreakerError):
             for one in logical_volume.named(stored.data["name"]):
-                commands.run(["lvchange", "--activate", "y", "--ignoreactivationskip", one.path])
+                logical_volume.activate(one)
         device = device_mapper.find(stored.data["uuid"])
     if device is None:
         place = f"{stored.data['group']}/{stored.data['name']}"
@@ -273,7 +294,7 @@ def _refusals(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
 
 
 def _of_pool(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
-    device = device_mapper.find(_pool_uuid(volume, origin))
+    device = device_mapper.find(_pool_uuid(origin))
     if device is None:
         yield Reason(
             f"the pool {origin.group}/{origin.pool} is not active", f"lvchange -ay {origin.group}/{origin.pool}"
@@ -288,7 +309,9 @@ def _of_pool(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
 
 
 def _notes(volume: Volume, origin: LogicalVolume) -> Iterator[str]:
-    others = logical_volume.snapshots_of(origin)
+    others = [
+        name for name in logical_volume.snapshots_of(origin) if not name.startswith(logical_volume.TAG + "_")
+    ]
     if others and not origin.is_thin:
         yield f"{origin.path} has other snapshots: {', '.join(others)}; each makes every write slower"
     if not origin.is_thin:

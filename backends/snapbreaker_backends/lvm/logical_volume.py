@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Any
 
 from snapbreaker import commands
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, ToolError
+from snapbreaker.linux import device_mapper
 
 PREFIX = "LVM-"  # of the uuid of its device-mapper device: then the group's 32 characters, then the volume's
 TAG = "snapbreaker"
 _FIELDS = (
-    "vg_name,vg_attr,vg_extent_size,vg_free_count,lv_name,lv_uuid,lv_attr,lv_size,pool_lv,origin,segtype,"
+    "vg_name,vg_uuid,vg_attr,vg_extent_size,vg_free_count,lv_name,lv_uuid,lv_attr,lv_size,pool_lv,origin,segtype,"
     "data_percent,metadata_percent"
 )
 _UUID = re.compile("(.{6})(.{4})(.{4})(.{4})(.{4})(.{4})(.{6})")
 # Sizes as plain numbers of bytes; no backup of the group's metadata in /etc/lvm, which may be in scope.
 _PLAIN = ("--units", "b", "--nosuffix")
 _QUIETLY = ("--autobackup", "n", "--quiet", "--quiet")
+# Not activated at boot, when one of two filesystems with the same identity would be mounted; but now.
+_SKIPPED = ("--setactivationskip", "y", "--ignoreactivationskip")
+# udev(7): a snapshot has the identity of its origin, and is not to have its names in /dev/disk as well. lvm(8)
+# says so itself of classic snapshots only (56-lvm.rules, 60-persistent-storage-dm.rules).
+_RULES = "/run/udev/rules.d/57-snapbreaker.rules"
+_RULE = f'ENV{{DM_LV_NAME}}=="{TAG}_*", ENV{{DM_UDEV_LOW_PRIORITY_FLAG}}="1"\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,7 @@ class LogicalVolume:
     """Sizes are bytes. ``attributes`` are those of lvs(8); ``pool`` is set for a thin volume."""
 
     group: str
+    group_uuid: str
     group_attributes: str
     extent: int
     free_extents: int
@@ -45,6 +54,15 @@ class LogicalVolume:
     @property
     def is_thin(self) -> bool:
         return self.type == "thin"
+
+    @property
+    def is_shared(self) -> bool:
+        return self.group_attributes[5:6] in tuple("cs")
+
+    @property
+    def kernel_uuid(self) -> str:
+        """Of its device."""
+        return PREFIX + (self.group_uuid + self.uuid).replace("-", "")
 
     @property
     def free(self) -> int:
@@ -66,9 +84,8 @@ def named(name: str) -> list[LogicalVolume]:
 
 
 def snapshots_of(volume: LogicalVolume) -> list[str]:
-    """Names of the snapshots that others have of it."""
-    found = _report("--select", f"origin={volume.name} && vg_name={volume.group}")
-    return [one.name for one in found if not one.name.startswith(f"{TAG}_")]
+    """Names of its snapshots."""
+    return [one.name for one in _report("--select", f"origin={volume.name} && vg_name={volume.group}")]
 
 
 def take(volume: LogicalVolume, name: str, checkpoint: str, extents: int) -> None:
@@ -76,18 +93,80 @@ def take(volume: LogicalVolume, name: str, checkpoint: str, extents: int) -> Non
 
     lvcreate(8) suspends the origin, which freezes its filesystem: what it shows is whole and needs no journal.
     """
-    size = [] if volume.is_thin else ["--extents", str(extents)]
-    # Without the skip of activation that thin snapshots get, it is there again after a reboot.
-    kept = ["--setactivationskip", "n"] if volume.is_thin else []
-    tags = ["--addtag", TAG, "--addtag", f"{TAG}.{checkpoint}"]
+    tags = ("--addtag", TAG, "--addtag", f"{TAG}.{checkpoint}")  # the first is known to the hook for the initramfs
+    if volume.is_thin:
+        _make("--snapshot", "--name", name, *_SKIPPED, *tags, volume.path)
+    else:
+        _make("--snapshot", "--name", name, "--extents", str(extents), *tags, volume.path)
+
+
+def copy(volume: LogicalVolume, snapshot: LogicalVolume, name: str) -> LogicalVolume:
+    """Make ``name``, a writable copy of a snapshot of ``volume``: it is active afterwards.
+
+    Of a thin volume another snapshot, else a copy of all blocks. Raises CheckpointError.
+    """
+    tag = ("--addtag", f"{TAG}.boot")
+    if volume.is_thin:
+        _make("--snapshot", "--name", name, *_SKIPPED, *tag, snapshot.path)
+        return _made(name)
+    extents = str(-(-volume.size // volume.extent))
+    _make("--extents", extents, "--name", name, "--wipesignatures", "n", *_SKIPPED, *tag, volume.group)
+    made = _made(name)
+    source, target = activate(snapshot), activate(made)
     try:
-        commands.run(
-            ["lvcreate", "--snapshot", "--name", name, *size, *kept, *tags, *_QUIETLY, "--yes", volume.path]
-        )
+        how = ("bs=4M", "iflag=direct", "oflag=direct", "conv=fsync", "status=none")
+        commands.run(["dd", f"if={source}", f"of={target}", *how], timeout=None)
     except ToolError as error:
-        raise CheckpointError(
-            f"lvcreate: {error.message}", f"lvs -a {volume.group}; vgs {volume.group}"
-        ) from error
+        raise CheckpointError(f"{snapshot.path} could not be copied: {error.message}") from error
+    return made
+
+
+def _make(*what: str) -> None:
+    _have_rule()
+    try:
+        commands.run(["lvcreate", *what, *_QUIETLY, "--yes"])
+    except ToolError as error:
+        group = what[-1].partition("/")[0]
+        raise CheckpointError(f"lvcreate: {error.message}", f"lvs -a {group}; vgs {group}") from error
+
+
+def _made(name: str) -> LogicalVolume:
+    found = named(name)
+    if not found:
+        raise CheckpointError(f"lvcreate made no {name}")
+    return found[0]
+
+
+def activate(one: LogicalVolume) -> str:
+    """The path of its device. Raises CheckpointError."""
+    _have_rule()
+    device = device_mapper.find(one.kernel_uuid)
+    if device is None:
+        try:
+            commands.run(["lvchange", "--activate", "y", "--ignoreactivationskip", "--yes", *_QUIETLY, one.path])
+        except ToolError as error:
+            raise CheckpointError(f"lvchange: {error.message}", f"lvchange -ay -K {one.path}") from error
+        device = device_mapper.find(one.kernel_uuid)
+    if device is None:
+        raise CheckpointError(f"{one.path} is not active", f"lvchange -ay -K {one.path}")
+    return device.path
+
+
+def deactivate(one: LogicalVolume) -> None:
+    """Raises CheckpointError."""
+    try:
+        commands.run(["lvchange", "--activate", "n", *_QUIETLY, one.path])
+    except ToolError as error:
+        raise CheckpointError(f"lvchange: {error.message}", f"lvchange -an {one.path}") from error
+
+
+def _have_rule() -> None:
+    """Raises OSError."""
+    if os.path.isdir("/run/udev") and not os.path.exists(_RULES):
+        os.makedirs(os.path.dirname(_RULES), exist_ok=True)
+        with open(_RULES, "w", encoding="ascii") as file:
+            file.write(_RULE)
+        commands.run(["udevadm", "control", "--reload"], check=False)
 
 
 def extend(path: str, octets: int) -> None:
@@ -116,6 +195,7 @@ def _report(*selection: str) -> list[LogicalVolume]:
 def _parsed(row: dict[str, Any]) -> LogicalVolume:
     return LogicalVolume(
         group=row["vg_name"],
+        group_uuid=row["vg_uuid"],
         group_attributes=row["vg_attr"],
         extent=int(row["vg_extent_size"]),
         free_extents=int(row["vg_free_count"]),

@@ -13,4 +13,11 @@ locale-gen
 python3 -m venv /opt/v
 /opt/v/bin/pip install ansible-core pytest pytest-xdist alembic django psycopg2-binary sqlalchemy
 npm install -g yarn pnpm jest mocha vitest typescript
-# The hold-out also wants mysqld, and postgres on port 5433 with its socket in /tmp, as scenarios of the corpus start them.
+# The second hold-out (holdout2.txt).
+apt-get install -y --no-install-recommends postgresql-contrib docker-compose php-fpm php-cli scons ant clang cppcheck shellcheck \
+    yamllint libxml2-utils mercurial subversion puppet vagrant podman buildah skopeo lighttpd caddy varnish bind9-utils \
+    bind9-dnsutils bind9 postfix logrotate rsyslog cron nftables jq adduser xfsprogs e2fsprogs fdisk borgbackup restic rclone gpg \
+    certbot dpkg-dev debhelper lintian rpm zsh zstd valgrind iproute2 netcat-openbsd iputils-ping rake ruby-minitest lua5.4 \
+    procps psmisc redis-server cpio file
+/opt/v/bin/pip install uv poetry build tox flake8 mypy ruff sphinx gunicorn ansible-lint
+# The hold-outs also want mysqld, and postgres on port 5433 with its socket in /tmp, as scenarios of the corpus start them.
