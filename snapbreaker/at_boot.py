@@ -139,10 +139,10 @@ def take_back(
         record.note(at_boot={})  # it may be gone back to again
     if not stuck or tried or goal.undo or goal.paths or record.meta.foreign == "keep":
         return outcome
-    able = {volume.stored.volume.root for volume, _ in _able(record)[0]}
-    if not able.issuperset(volume.root for volume in stuck):
-        return outcome
     try:
+        able = {volume.stored.volume.root for volume, _ in _able(record)[0]}
+        if not able.issuperset(volume.root for volume in stuck):
+            return outcome
         later = schedule(record, goal, progress)
     except (OSError, SnapbreakerError) as error:
         outcome.notes.append(f"nor can it go back at the next boot: {error}")
