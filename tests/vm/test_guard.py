@@ -104,7 +104,7 @@ def test_what_is_only_read_is_not_saved(scope: Scope) -> None:
     machine it may wait too short a time, and saves some files more. Not each time.
     """
     saved: list[int] = []
-    while len(saved) < 4 and not (saved and min(saved) <= 2):
+    while len(saved) < 10 and not (saved and min(saved) <= 2):
         result = scope.run(f"cat * >/dev/null; grep -c inode {LOG}; false")
         assert result.returncode == 1, result.stderr
         saved.append(int(result.stdout))
@@ -120,7 +120,11 @@ def test_every_way_to_write(scope: Scope) -> None:
 
 
 def test_a_core_dump(scope: Scope) -> None:
-    result = scope.run(f"{DUMP}; false")
+    """On a starved processor a dump may outlast the wait for the killed: that is told, and another run is made."""
+    for _ in range(3):
+        result = scope.run(f"{DUMP}; false")
+        if "is still alive" not in result.stderr:
+            break
     assert result.returncode == 1, result.stdout + result.stderr
     scope.assert_exact()
 
