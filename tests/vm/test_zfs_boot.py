@@ -14,6 +14,7 @@ from tests.lab.vm_zfs import ZfsVm
 from tests.vm.conftest import booted
 from tests.vm.power_cuts import COMPARER, EXCLUDED
 
+pytestmark = pytest.mark.skipif(not soak.IS_LONG, reason="takes a quarter of an hour: SNAPBREAKER_SOAK=2")
 PLACES = ("/", "/opt", "/home")
 ROOT = vm_zfs_root.DATASET
 # Found before zfs and zpool: cuts the power ahead of a command that changes something, counted from the boot.
