@@ -21,6 +21,18 @@ from snapbreaker.linux.openat import open_beneath
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def is_ours(directory: str) -> bool:
+    """Whether nobody else can have put a plan into it: else a stranger would say what is removed and copied.
+
+    Nor into the one above, ``.snapbreaker``. Raises OSError.
+    """
+    for path in (os.path.dirname(directory), directory):
+        facts = os.lstat(path)
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+            return False
+    return True
+
+
 def kept_of(policy: Policy) -> list[str]:
     """Logs, records, vaults, and what ``--keep`` names."""
     kept = {os.fsdecode(path) for path, cls in policy.classes if path and cls is not PathClass.RESTORE}

@@ -139,6 +139,8 @@ def carry_over(volume: Volume) -> None:
     """
     plans = os.path.join(volume.mountpoint, _PLANS)
     with suppress(FileNotFoundError, NotADirectoryError):
+        if not carried.is_ours(plans):
+            return
         for file in sorted(name for name in os.listdir(plans) if name.endswith(".lvm")):
             plan = Plan(**read_json(os.path.join(plans, file)))
             if _is(mounted(volume), plan.new):

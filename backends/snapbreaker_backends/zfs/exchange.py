@@ -72,6 +72,11 @@ def remove(volume: Volume, checkpoint: str) -> None:
     if noted is None:
         call_off(volume, checkpoint)
         return
+    if noted.stage != plan.Stage.CARRIED:
+        raise CheckpointError(
+            f"{volume.root} was replaced at boot, and what is kept of it has not come over yet",
+            "run `snapbreaker recover`",
+        )
     own = names.names_of(volume, checkpoint)
     if own is not None and not own.inside and (left := names.destroy([own.old])):
         raise CheckpointError(

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from enum import StrEnum
 
 from snapbreaker.backend import Volume
+from snapbreaker.carried import is_ours
 from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.durable import read_json, write_json
 from snapbreaker.linux.mount import detached_mount
@@ -60,6 +61,8 @@ def plans(volume: Volume) -> list[Plan]:
     """Of all checkpoints that were reverted to on this volume, and are not deleted yet."""
     directory = f"{volume.vault_base}/{DIRECTORY_NAME}"
     try:
+        if not is_ours(directory):
+            return []
         found = [name for name in os.listdir(directory) if not name.endswith(".new")]
     except FileNotFoundError:
         return []
