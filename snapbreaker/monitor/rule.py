@@ -101,6 +101,8 @@ class Rule:
         """Whether it says something about a line. Of one that is longer than its reach, see ``Reach``."""
         if self.type.whole_line:
             return len(text) <= self.reach.whole and bool(self.pattern.fullmatch(text))
+        if len(text) <= self.reach.whole:
+            return bool(self.pattern.search(text))
         return any(self.pattern.search(text, start, end) for start, end in self.reach.parts(len(text)))
 
     def has_expired(self, today: date) -> bool:
