@@ -209,7 +209,7 @@ class _Steps:
         return self._alone[id(tree)]
 
     def of(self, items: list[tuple[str, Any]], anchored: bool) -> float:
-        size, ignore_case = self._size, self._ignore_case
+        size = self._size
         factors: list[float] = []  # each a place in the text that may be chosen
         inner = 1.0
         if not anchored:
@@ -223,6 +223,11 @@ class _Steps:
                 factors.append(self._shared.of(argument[1]))
                 items = flat(max(argument[1], key=self._of_tree)) + items
                 continue
+            if op in REPEATS and int(argument[1]) < _LOOP:  # as good as written out
+                if self._shares((op, argument), items):
+                    factors.append(int(argument[1]) - int(argument[0]) + 1)
+                items = flat(argument[2]) * int(argument[1]) + items
+                continue
             for child in children(op, argument):
                 inner = max([inner, *(3 * self._of_tree(each) for each in _asserted(child))])
             if op in ("ASSERT", "ASSERT_NOT"):
@@ -231,14 +236,19 @@ class _Steps:
                 scans = size
             elif elastic(op, argument):
                 most = min(int(argument[1]) - int(argument[0]) + 1, size)
-                again, after = first(flat(argument[2]), ignore_case), first(items, ignore_case)
-                if again & after and not _fenced((op, argument), items, ignore_case):
+                if self._shares((op, argument), items):
                     factors.append(max(1.0, most / max(1, _letters(items))) if most == size else most)
                     scans = 1.0
                 elif most == size:
                     scans = size / 3  # a run of one class is passed over quickly
         large = sum(factor > _MANY for factor in factors)
         return math.prod(factors) * scans * inner / math.factorial(large)
+
+    def _shares(self, item: tuple[str, Any], rest: list[tuple[str, Any]]) -> bool:
+        """Whether a repeat can leave characters that it takes to what follows it."""
+        ignore_case = self._ignore_case
+        shared = first(flat(item[1][2]), ignore_case) & first(rest, ignore_case)
+        return elastic(*item) and bool(shared) and not _fenced(item, rest, ignore_case)
 
 
 def _without_tail(items: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
