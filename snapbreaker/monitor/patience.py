@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from snapbreaker.monitor.rule import Rule, Trigger
 
-SECONDS = 0.1  # of our processor time, for one pattern on one text
+SECONDS = 0.2  # of our processor time, for one pattern on one text
 
 _Result = TypeVar("_Result")
 

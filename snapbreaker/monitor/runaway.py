@@ -235,7 +235,8 @@ class _Steps:
             elif op == "GROUPREF":
                 scans = size
             elif elastic(op, argument):
-                most = min(int(argument[1]) - int(argument[0]) + 1, size)
+                endless = width(op, argument)[1] >= size
+                most = size if endless else int(argument[1]) - int(argument[0]) + 1
                 if self._shares((op, argument), items):
                     factors.append(max(1.0, most / max(1, _letters(items))) if most == size else most)
                     scans = 1.0
