@@ -11,7 +11,8 @@ digit, and not asked about again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from functools import cache, cached_property
 from itertools import filterfalse
 
 from snapbreaker.monitor.scanner import scanner
@@ -40,6 +41,7 @@ def words_of(phrase: str) -> bytes:
 _RARE = b"%*\\^~`|$&;@#!?<>{}+[]()='\":,/qzxjkvwybfgp-_hmducl.rsnoiate0123456789 "
 
 
+@cache
 def _rarest(literal: bytes) -> int:
     return min(literal, key=lambda octet: _RARE.find(octet) % 256)
 
@@ -51,15 +53,19 @@ class Prefilter:
         phrases, literals = set(phrases), set(literals)
         self._scanner = scanner(phrases, literals)
         self._exact = _Phrases(phrases)
-        self._plain = _Phrases({phrase.translate(_PLAIN) for phrase in phrases})
         by_plain: dict[bytes, set[bytes]] = {}
         for literal in literals:
             by_plain.setdefault(literal.translate(_PLAIN), set()).add(literal)
         self._literals: dict[int, list[tuple[bytes, set[bytes]]]] = {}  # by the rarest octet
-        for plain in sorted(by_plain):
-            self._literals.setdefault(_rarest(plain), []).append((plain, by_plain[plain]))
+        for plain, group in by_plain.items():
+            self._literals.setdefault(_rarest(plain), []).append((plain, group))
         self._innocent = set[bytes]()
         self._rest = 0
+
+    @cached_property
+    def _plain(self) -> _Phrases:
+        """For lines as ``_PLAIN`` makes them."""
+        return _Phrases({phrase.translate(_PLAIN) for phrase in self._exact.all})
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Start and end of each segment of printed data that holds a needle, in order."""
@@ -126,17 +132,22 @@ class Prefilter:
 class _Phrases:
     """Phrases by their key words."""
 
-    def __init__(self, phrases: Iterable[bytes]) -> None:
-        by_key: dict[bytes, set[bytes]] = {}
+    def __init__(self, phrases: Collection[bytes]) -> None:
+        self.all = phrases
+        self._by_key: dict[bytes, list[bytes]] = {}
         for phrase in phrases:
-            by_key.setdefault(max(phrase.split(), key=len), set()).add(phrase)
-        self._by_key = {key: tuple(sorted(found)) for key, found in by_key.items()}
-        self._keys = frozenset(by_key)
+            self._by_key.setdefault(_key(phrase), []).append(phrase)
+        self._keys = frozenset(self._by_key)
 
     def of(self, padded: bytes) -> Iterator[bytes]:
         """Those that a text holds."""
         for key in self._keys.intersection(padded.split()):
             yield from (phrase for phrase in self._by_key[key] if phrase in padded)
+
+
+@cache
+def _key(phrase: bytes) -> bytes:
+    return max(phrase.split(), key=len)
 
 
 def _padded(text: bytes) -> bytes:
