@@ -161,7 +161,7 @@ def test_a_power_cut_at_each_step(root: Root, steps: tuple[int, int]) -> None:
     assert [line for line in root.volumes() if "snapbreaker" in line] == []
 
 
-@pytest.mark.skipif(not soak.IS_LONG, reason="takes minutes: SNAPBREAKER_SOAK=2")
+@soak.only_long
 def test_power_cuts_in_runs(root: Root) -> None:
     """Of the snapshot nothing is left afterwards, whenever the power went."""
     vm = root.vm
