@@ -159,8 +159,8 @@ def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> P
         name = about.get("name", name)
     except _Bad as error:
         raise UsageError(f"{origin}: {error}") from None
-    signs, verbose = _triggers(data, origin), _verbose(data, origin)
-    contexts = _contexts(data, origin, name)
+    signs, verbose = _triggers(data, origin, checked), _verbose(data, origin)
+    contexts = _contexts(data, origin, name, checked)
     for index, table in enumerate(data.get("rule", [])):
         try:
             rules.append(_rule(table, name, {rule.name for rule in rules}, checked))
@@ -178,12 +178,12 @@ def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> P
     return Pack(name, origin, tuple(rules), commands, about.get("description", ""), signs, contexts, logs, verbose)
 
 
-def _triggers(data: Mapping[str, Any], origin: str) -> tuple[Trigger, ...]:
+def _triggers(data: Mapping[str, Any], origin: str, checked: bool) -> tuple[Trigger, ...]:
     found = []
     for index, table in enumerate(data.get("sign", [])):
         try:
             _check_keys(table, _SIGN_KEYS)
-            found.append(_trigger(_needed(table, "pattern"), table.get("words", [])))
+            found.append(_trigger(_needed(table, "pattern"), table.get("words", []), checked))
         except _Bad as error:
             raise UsageError(f"{origin}: sign {index + 1}: {error}") from None
     return tuple(found)
@@ -203,25 +203,25 @@ def _verbose(data: Mapping[str, Any], origin: str) -> tuple[Verbose, ...]:
     return tuple(found)
 
 
-def _contexts(data: Mapping[str, Any], origin: str, pack: str) -> tuple[Context, ...]:
+def _contexts(data: Mapping[str, Any], origin: str, pack: str, checked: bool) -> tuple[Context, ...]:
     found = []
     for index, table in enumerate(data.get("context", [])):
         try:
             _check_keys(table, _CONTEXT_KEYS)
-            begin = _trigger(_needed(table, "begin"), table.get("begin_words", []))
-            end = _trigger(_needed(table, "end"), table.get("end_words", []))
+            begin = _trigger(_needed(table, "begin"), table.get("begin_words", []), checked)
+            end = _trigger(_needed(table, "end"), table.get("end_words", []), checked)
             found.append(Context(pack, _needed(table, "name"), begin, end, table.get("lines", _CONTEXT_LINES)))
         except _Bad as error:
             raise UsageError(f"{origin}: context {index + 1}: {error}") from None
     return tuple(found)
 
 
-def _trigger(pattern: str, words: Sequence[str]) -> Trigger:
+def _trigger(pattern: str, words: Sequence[str], checked: bool) -> Trigger:
     _check_pattern(pattern, 0, RuleType.ERROR)
     phrases, literals = _needles({"words": words}, pattern, 0)
     if not phrases and not literals:
         raise _Bad(f"{pattern!r}: give words that each match holds, since not every line can be tried")
-    return Trigger(pattern, phrases, literals)
+    return Trigger(pattern, phrases, literals, built_in=checked)
 
 
 def _rule(table: Any, pack: str, taken: set[str], checked: bool) -> Rule:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 CHUNK = 64 * 1024
+_FLOOD = 1024  # octets that a terminal gives in one go when there is more to come
+_BREATH, _BREATHS = 0.00004, 16  # s in which it is filled again, and how often it is waited for
 _ERASE = b"\r\x1b[K"  # the line that the cursor is in (console_codes(4), EL)
 _GONE = {errno.EPIPE, errno.EIO, errno.ECONNRESET}
 LIMIT = 256 * 1024  # octets waiting in a relay; from then on its source is not read, so the command has to wait
@@ -40,15 +42,29 @@ class Source:
     def read(self) -> bytes:
         """What is there now, at most CHUNK; empty when nothing is, or at the end (``ended``).
 
-        A terminal gives 4 KiB at a time (n_tty.c), which are gathered.
+        A terminal gives 4 KiB at a time (n_tty.c) and then nothing, until a thread of the kernel has filled it
+        again. In a flood that is waited for, less than 1 ms: each piece would cost as much as a long one.
         """
         data = self._piece(CHUNK)
-        while self._terminal and data and len(data) < CHUNK and (more := self._piece(CHUNK - len(data))):
-            data += more
+        if self._terminal and data:
+            data = self._gathered(data)
         self.ended = data == b""
         self.filled = data is not None and len(data) == CHUNK
         self.octets += len(data or b"")
         return data or b""
+
+    def _gathered(self, first: bytes) -> bytes:
+        pieces, size, breaths = [first], len(first), 0
+        while size < CHUNK:
+            if more := self._piece(CHUNK - size):
+                pieces.append(more)
+                size += len(more)
+            elif more is None and size >= _FLOOD and breaths < _BREATHS:
+                breaths += 1
+                time.sleep(_BREATH)
+            else:
+                break
+        return b"".join(pieces)
 
     def _piece(self, most: int) -> bytes | None:
         """None: nothing is there yet."""

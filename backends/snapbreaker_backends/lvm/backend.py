@@ -43,6 +43,7 @@ class LvmBackend(Backend):
     name = "lvm"
     rank = 20
     capabilities = Capability.INSTANT | Capability.AT_BOOT
+    in_reach = logical_volume.IN_REACH
 
     def availability(self, volume: Volume) -> Availability:
         device = device_mapper.device(volume.device)

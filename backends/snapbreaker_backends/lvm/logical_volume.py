@@ -28,6 +28,15 @@ _SKIPPED = ("--setactivationskip", "y", "--ignoreactivationskip")
 # says so itself of classic snapshots only (56-lvm.rules, 60-persistent-storage-dm.rules).
 _RULES = "/run/udev/rules.d/57-snapbreaker.rules"
 _RULE = f'ENV{{DM_LV_NAME}}=="{TAG}_*", ENV{{DM_UDEV_LOW_PRIORITY_FLAG}}="1"\n'
+# For the initramfs, which knows neither the rule nor thin snapshots, that are not activated at boot.
+IN_REACH = f"""\
+if command -v lvm >/dev/null; then
+	mkdir -p {os.path.dirname(_RULES)}
+	echo '{_RULE.strip()}' >{_RULES}
+	udevadm control --reload
+	lvm lvchange --activate y --ignoreactivationskip --yes --sysinit @{TAG}
+fi
+"""
 
 
 @dataclass(frozen=True, slots=True)
