@@ -40,11 +40,11 @@ FILES = {
     "etc/fstab": (0o644, ""),
     "etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": (0o644, TRIGGER),
 }
-# No test in a VM asks for it, and each checkpoint of a root on ext4 copies it, since UML has no permission events.
+# No test in a VM asks for it, and each checkpoint of a root on ext4 copies it: UML has no permission events.
 LEFT_OUT = (
-    *("debs/*.deb", "var/cache/apt/*.bin", "usr/lib/udev/hwdb.bin", "usr/lib/udev/hwdb.d/*", "usr/share/zoneinfo/*"),
+    *("debs/*.deb", "var/cache/apt/*.bin", "usr/lib/udev/hwdb.bin", "usr/lib/udev/hwdb.d/*"),
     *("usr/share/perl/*", "usr/lib/*/perl/*", "usr/lib/*/gconv/*", "usr/lib/*/libicu*", "usr/lib/python3*/test"),
-    *("usr/share/bash-completion/*", "usr/share/lintian/*", "usr/share/bug/*", "usr/share/zsh/*"),
+    *("usr/share/zoneinfo/*", "usr/share/bash-completion/*", "usr/share/lintian/*", "usr/share/bug/*", "usr/share/zsh/*"),
 )
 VERSION = 3
 
