@@ -44,7 +44,7 @@ FILES = {
 LEFT_OUT = (
     *("debs/*.deb", "var/cache/apt/*.bin", "usr/lib/udev/hwdb.bin", "usr/lib/udev/hwdb.d/*"),
     *("usr/share/perl/*", "usr/lib/*/perl/*", "usr/lib/*/gconv/*", "usr/lib/*/libicu*", "usr/lib/python3*/test"),
-    *("usr/share/zoneinfo/*", "usr/share/bash-completion/*", "usr/share/lintian/*", "usr/share/bug/*", "usr/share/zsh/*"),
+    *("usr/share/zoneinfo/*", "usr/share/bash-completion/*", "usr/share/lintian/*"),
 )
 VERSION = 3
 
