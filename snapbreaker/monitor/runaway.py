@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from snapbreaker.dataclass import dataclass
@@ -84,21 +85,26 @@ class Reach:
             yield start, min(length, start + self.part)
 
 
+@cache
 def reach(pattern: str, flags: int = 0, *, anchored: bool = False) -> Reach | None:
     """On how much text the pattern may be tried; None: it is too slow on any."""
     tree = PARSER.parse(pattern, flags)
     items, ignore_case = flat(tree), bool(tree.state.flags & re.IGNORECASE)
     shared = _Shared(ignore_case)
     sizes = [size for size in (LONGEST >> n for n in range(8)) if size >= SHORTEST]
-    steps = {size: _Steps(size, shared).of(items, anchored) for size in sizes}
-    if steps[SHORTEST] * (1 if anchored else _parts(SHORTEST)) > LIMIT:
+
+    @cache
+    def steps(size: int) -> float:
+        return _Steps(size, shared).of(items, anchored)
+
+    if steps(SHORTEST) * (1 if anchored else _parts(SHORTEST)) > LIMIT:
         return None
     whole = next(
-        (size for size in sizes if steps[size] * (LINE / size if size == LONGEST else 2) <= BUDGET), SHORTEST
+        (size for size in sizes if steps(size) * (LINE / size if size == LONGEST else 2) <= BUDGET), SHORTEST
     )
     if whole == LONGEST or anchored:
         return Reach(whole, whole)
-    return Reach(whole, next((size for size in sizes if steps[size] * _parts(size) <= BUDGET), SHORTEST))
+    return Reach(whole, next((size for size in sizes if steps(size) * _parts(size) <= BUDGET), SHORTEST))
 
 
 def _parts(size: int) -> float:
