@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tests.lab.vm_lvm import LvmVm
 from tests.lab.vm_zfs import disks
 from tests.vm.conftest import booted
 from tests.vm.lvm_volumes import GROUPS, Volume, made
+from tests.vm.whole import state, well
 
 UUID = "UUID=$(blkid -o value -s UUID {device})"
 # Kind, filesystem, and how fstab(5) names it. A snapshot has the UUID of its origin.
@@ -21,7 +21,7 @@ KINDS = (
     ("thin", "xfs", UUID),
     ("classic", "xfs", UUID),
 )
-BEGUN = "for i in $(seq 300); do [ -e /root/begun ] && break; sleep 0.1; done; [ -e /root/begun ]"
+BEGUN = "until [ -e /root/begun ]; do sleep 0.1; done"
 BUSY = "dd if=/dev/zero of=swap bs=1M count=8 status=none; chmod 600 swap; mkswap -q swap; swapon swap"
 
 
@@ -44,22 +44,12 @@ def volumes(lab: Path) -> Iterator[list[Volume]]:
         vm.close()
 
 
-def well(vm: LvmVm, *argv: str, code: int = 0) -> str:
-    done = vm.run(*argv, timeout=240)
-    assert done.returncode == code, f"{argv}: {done.returncode}: {done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
-
-
 def scopes(volumes: Sequence[Volume]) -> list[str]:
     return [word for volume in volumes for word in ("--scope", volume.path)]
 
 
 def change(volumes: Sequence[Volume]) -> str:
     return "; ".join(f"echo after >{volume.path}/file; rm -r {volume.path}/app" for volume in volumes)
-
-
-def state(vm: LvmVm) -> str:
-    return str(json.loads(well(vm, "snapbreaker", "checkpoint", "list", "--json").splitlines()[-1])["state"])
 
 
 def boot(vm: LvmVm) -> str:

@@ -79,8 +79,8 @@ def _place(lines: Sequence[str], name: str) -> slice:
 @contextmanager
 def _alone(group: str) -> Iterator[None]:
     """Hold the lock of the group as lvm(8) does: flock(2), on the file that has the name afterwards, too."""
-    said = commands.run(["lvmconfig", "--typeconfig", "full", "--valuesonly", "global/locking_dir"]).stdout
-    locks = said.strip().strip('"')
+    said = commands.run(["lvmconfig", "--typeconfig", "full", "global/locking_dir"]).stdout
+    locks = said.partition("=")[2].strip().strip('"')
     os.makedirs(locks, exist_ok=True)
     path = os.path.join(locks, f"V_{group}")
     while True:
