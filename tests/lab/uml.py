@@ -16,7 +16,7 @@ from tests.lab.vm import Vm
 MODULES = Path("/usr/lib/uml/modules")
 # Directories of it that no test needs.
 NO_MODULES = (
-    *("sched", "sctp", "batman-adv", "tipc", "ceph", "sunrpc", "openvswitch", "nfc", "rxrpc", "atm", "rds"),
+    *("sctp", "batman-adv", "tipc", "ceph", "sunrpc", "openvswitch", "nfc", "rxrpc", "atm", "rds"),
     *("dccp", "can", "ieee802154", "caif", "ocfs2", "nfs", "nfsd", "smb", "f2fs", "gfs2", "afs", "nilfs2"),
     *("ubifs", "orangefs", "jffs2", "scsi", "target", "mtd", "iio", "dlm", "llc", "hfsplus", "lockd", "9p"),
     *("ecryptfs"),
