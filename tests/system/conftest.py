@@ -34,7 +34,7 @@ def make_machine(request: pytest.FixtureRequest) -> Iterator[MakeMachine]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``machine`` is one on ext4, where most live, and one on another filesystem; in a long run one on each."""
-    if "machine" in metafunc.fixturenames:
+    if "machine" in metafunc.fixturenames and not hasattr(metafunc.module, "machine"):  # which has one of its own
         turn = zlib.crc32(metafunc.function.__name__.encode()) % 2
         fstypes = loopfs.FSTYPES if soak.IS_LONG else ("ext4", ("xfs", "btrfs")[turn])
         metafunc.parametrize("machine", fstypes, indirect=True)
