@@ -18,7 +18,7 @@ CHANGE = f"""
 sysctl -qw vm.swappiness=7 vm.dirty_bytes=8388608 kernel.printk='3 3 1 3' fs.file-max=54321 net.ipv4.ip_forward=1
 hostname other; ip link set lo mtu 9000; ip addr add 192.0.2.5/32 dev lo; ip route add blackhole 10.0.0.0/8
 swapoff /swap-old; {SWAP.format("/etc/swap-new", "-p 5")}
-modprobe dummy; rmmod sch_tbf
+modprobe dummy; rmmod macvlan
 echo 'ERROR: enough'; sleep 60
 """
 # All that configures the machine, so that its kernel counts, but no more: the rest of the root takes its time.
@@ -33,7 +33,7 @@ def told(vm: Vm) -> dict[str, dict[str, str]]:
 
 
 def test_settings_swap_and_modules_come_back(vm: Vm) -> None:
-    begin = f"modprobe sch_tbf; {SWAP.format('/swap-old', '-p 9')}; sysctl -qw kernel.unprivileged_bpf_disabled=2"
+    begin = f"modprobe macvlan; {SWAP.format('/swap-old', '-p 9')}; sysctl -qw kernel.unprivileged_bpf_disabled=2"
     done = vm.run("sh", "-ec", begin)
     assert done.returncode == 0, done.stdout + done.stderr
     before = vm.run("sh", "-c", JUDGE).stdout
