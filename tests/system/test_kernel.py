@@ -42,6 +42,7 @@ table inet guard {
   limit slow { rate 5/second }
   quota much { over 10 mbytes }
   chain other { counter drop comment "why"; }
+  chain unreached { update @seen { ip saddr timeout 30s limit rate over 4/second } drop; }
   chain input { type filter hook input priority 0; policy accept;
     ct state { established, related } accept
     ip saddr @allow tcp dport { 22, 80-90, 443 } counter packets 3 bytes 4 accept
@@ -49,7 +50,6 @@ table inet guard {
     tcp dport vmap @ports
     counter name web
     limit rate 10/minute burst 5 packets log prefix "in: "
-    update @seen { ip saddr timeout 30s limit rate over 4/second } drop
     meta mark set ip dscp map { 1 : 2, 3 : 4 }
     meta l4proto tcp jump { counter; return; }
   }
@@ -75,7 +75,7 @@ END = "\necho 'ERROR: enough'\nsleep 60\n"
 
 
 @pytest.fixture(scope="module")
-def machine(lab: Path) -> Iterator[Machine]:
+def networked(lab: Path) -> Iterator[Machine]:
     """One for all: each test leaves it as it was."""
     if reason := Machine.missing("ext4") or firewall.missing():
         pytest.skip(reason)
@@ -101,20 +101,20 @@ def differing(before: list[str], now: list[str]) -> list[str]:
     ]
 
 
-def test_also_out_of_a_sandbox(machine: Machine) -> None:
+def test_also_out_of_a_sandbox(networked: Machine) -> None:
     """Nothing of it is a file: what the kernel is told goes past an overlay."""
-    before = kernel(machine)
-    result = machine.snapbreaker("run", "--backend", "overlay", "--", "/root/change.sh")
+    before = kernel(networked)
+    result = networked.snapbreaker("run", "--backend", "overlay", "--", "/root/change.sh")
     assert result.returncode == 1, result.stdout + result.stderr
-    assert differing(before, kernel(machine)) == []
+    assert differing(before, kernel(networked)) == []
 
 
-def test_all_of_it_comes_back(machine: Machine) -> None:
-    before = kernel(machine)
-    result = machine.snapbreaker("run", "--", "/root/change.sh")
+def test_all_of_it_comes_back(networked: Machine) -> None:
+    before = kernel(networked)
+    result = networked.snapbreaker("run", "--", "/root/change.sh")
     assert result.returncode == 1, result.stdout + result.stderr
-    assert differing(before, kernel(machine)) == []
-    told = report(machine)
+    assert differing(before, kernel(networked)) == []
+    told = report(networked)
     assert told["issue"]["line"] == "ERROR: enough"
     back = {one["path"]: one["text"] for one in told["kernel"]}
     assert back["hostname"] == "lab, instead of other"
@@ -125,58 +125,58 @@ def test_all_of_it_comes_back(machine: Machine) -> None:
     assert told["warnings"] == []
 
 
-def test_of_a_committed_run_what_it_changed_and_nobody_since(machine: Machine) -> None:
-    before = kernel(machine)
-    result = machine.snapbreaker("run", "--", "/root/quiet.sh")
+def test_of_a_committed_run_what_it_changed_and_nobody_since(networked: Machine) -> None:
+    before = kernel(networked)
+    result = networked.snapbreaker("run", "--", "/root/quiet.sh")
     assert result.returncode == 0, result.stdout + result.stderr
-    after = kernel(machine)
+    after = kernel(networked)
     assert after != before
-    shown = machine.snapbreaker("verify", "--last").stdout
+    shown = networked.snapbreaker("verify", "--last").stdout
     assert "M sysctl: net.ipv4.tcp_syncookies  (0 instead of 1)" in shown
-    assert machine.snapbreaker("rollback", "--last", "--yes").returncode == 0
-    assert differing(before, kernel(machine)) == []
-    assert machine.snapbreaker("rollback", "--last", "--redo", "--yes").returncode == 0
+    assert networked.snapbreaker("rollback", "--last", "--yes").returncode == 0
+    assert differing(before, kernel(networked)) == []
+    assert networked.snapbreaker("rollback", "--last", "--redo", "--yes").returncode == 0
     # A lease may be another one by now: that it is gone does not come again.
-    assert [each for each in differing(after, kernel(machine)) if "198.51.100" not in each] == []
+    assert [each for each in differing(after, kernel(networked)) if "198.51.100" not in each] == []
     others = "sysctl -qw net.ipv4.tcp_syncookies=2 net.ipv4.tcp_fin_timeout=33; nft add table inet others"
-    assert machine.run("sh", "-c", others).returncode == 0
-    back = machine.snapbreaker("rollback", "--last", "--yes")
+    assert networked.run("sh", "-c", others).returncode == 0
+    back = networked.snapbreaker("rollback", "--last", "--yes")
     assert back.returncode == 0, back.stdout + back.stderr
-    assert said(machine, "sysctl", "-n", "net.ipv4.tcp_syncookies", "net.ipv4.tcp_fin_timeout") == "2\n33\n"
+    assert said(networked, "sysctl", "-n", "net.ipv4.tcp_syncookies", "net.ipv4.tcp_fin_timeout") == "2\n33\n"
     undo = "sysctl -qw net.ipv4.tcp_syncookies=1 net.ipv4.tcp_fin_timeout=60; nft delete table inet others"
-    assert machine.run("sh", "-c", undo).returncode == 0
-    assert differing(before, kernel(machine)) == []
+    assert networked.run("sh", "-c", undo).returncode == 0
+    assert differing(before, kernel(networked)) == []
 
 
-def test_killed_while_it_is_put_back(machine: Machine) -> None:
-    before = kernel(machine)
-    process = machine.start("snapbreaker", "run", "--", "/root/change.sh")
-    until(machine, "ip link show br8")
-    until(machine, "! ip link show br8")
-    kill_snapbreaker(machine, process)
-    recovered = machine.snapbreaker("recover")
+def test_killed_while_it_is_put_back(networked: Machine) -> None:
+    before = kernel(networked)
+    process = networked.start("snapbreaker", "run", "--", "/root/change.sh")
+    until(networked, "ip link show br8")
+    until(networked, "! ip link show br8")
+    kill_snapbreaker(networked, process)
+    recovered = networked.snapbreaker("recover")
     assert recovered.returncode == 0, recovered.stdout + recovered.stderr
-    assert differing(before, kernel(machine)) == []
+    assert differing(before, kernel(networked)) == []
 
 
-def test_whom_somebody_is_connected_by_stays(machine: Machine) -> None:
+def test_whom_somebody_is_connected_by_stays(networked: Machine) -> None:
     """An address that came is not taken from under a connection; it is named, and the exit is 3."""
-    before = kernel(machine)
+    before = kernel(networked)
     connect = """ip addr add 192.0.2.88/24 dev br7
 python3 -c 'import socket, time
 server = socket.create_server(("192.0.2.88", 4711)); one = socket.create_connection(("192.0.2.88", 4711))
 open("/tmp/connected", "w").close(); time.sleep(100)' &
 """
-    change = script(machine, "while [ ! -e /tmp/connected ]; do sleep 0.02; done" + END, "/tmp/connect.sh")
-    outside = machine.start("sh", "-c", f"while [ ! -e /tmp/go ]; do sleep 0.02; done; {connect}; wait", stderr=2)
-    run = machine.start("snapbreaker", "run", "--", "sh", "-c", f"touch /tmp/go; {change}")
+    change = script(networked, "while [ ! -e /tmp/connected ]; do sleep 0.02; done" + END, "/tmp/connect.sh")
+    outside = networked.start("sh", "-c", f"while [ ! -e /tmp/go ]; do sleep 0.02; done; {connect}wait")
+    run = networked.start("snapbreaker", "run", "--", "sh", "-c", f"touch /tmp/go; {change}")
     said_, errors = run.communicate(timeout=60)
-    del machine.started[run]
+    del networked.started[run]
     assert run.returncode == 3, said_ + errors
-    told = report(machine)
+    told = report(networked)
     assert [one["path"] for one in told["differences"]] == ["address br7 192.0.2.88/24"]
     assert [one for one in told["warnings"] if "somebody is connected by it: left as it is" in one]
-    assert machine.run("pkill", "python3", session=False).returncode == 0
+    assert networked.run("pkill", "python3", session=False).returncode == 0
     outside.wait(20)
-    assert machine.run("ip", "addr", "del", "192.0.2.88/24", "dev", "br7").returncode == 0
-    assert differing(before, kernel(machine)) == []
+    assert networked.run("ip", "addr", "del", "192.0.2.88/24", "dev", "br7").returncode == 0
+    assert differing(before, kernel(networked)) == []

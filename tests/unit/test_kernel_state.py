@@ -15,6 +15,7 @@ from snapbreaker.system.changed import Changed
 from snapbreaker.system.kernel import expressions, kinds, links, nftables, routes, swap, sysctl
 from snapbreaker.system.kernel.connections import Connections
 from snapbreaker.system.kernel.kind import Kind, Old
+from snapbreaker.system.kernel.rollback import KernelRollback
 from snapbreaker.system.state import AFTER, BEFORE, HELD, UNITS, SystemState
 from snapbreaker.system.target import Target
 
@@ -237,3 +238,21 @@ def test_rules_of_blocks_come_first() -> None:
     wanted = [listed[0], listed[1], listed[3], listed[2]]
     nftables._blocks_first(listed)
     assert listed == wanted
+
+
+def test_rules_that_services_make_when_they_are_started(tmp_path: Path) -> None:
+    """They count no more once theirs were back as they had been; what refused before that goes on to count."""
+    units = {"nginx.service": "active", "keepalived.service": "active"}
+    SystemState(boot_id(), 1.0, {"nftables": {}, UNITS: units}).save(tmp_path / BEFORE)
+    target = Target.of(tmp_path, False)
+    for started, refused, expected in (
+        (["docker.service"], [], True),
+        (["docker.service"], ["nftables table ip x cannot be put back: Invalid argument"], False),
+        (["nftables.service"], [], False),
+    ):
+        kernel = KernelRollback(target)
+        assert kernel.told_only == {"addresses"}
+        kernel.refused = refused
+        kernel.put_back = lambda order=(): None  # type: ignore[method-assign]
+        kernel.follow(started)
+        assert ("nftables" in kernel.told_only) == expected

@@ -58,7 +58,8 @@ class KernelRollback:
 
     def follow(self, started: Collection[str]) -> None:
         """The same after services were brought back, which may have set some of it otherwise."""
-        if any(name not in _LOADERS for name in started):
+        were_back = not any(each.startswith(f"{NFTABLES} ") for each in self.refused)
+        if were_back and any(name not in _LOADERS for name in started):
             self.told_only.add(NFTABLES)
         self.put_back(kinds.AFTER_UNITS)
 
