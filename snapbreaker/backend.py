@@ -1,6 +1,7 @@
 """The interface of a backend: how one volume's files are recorded and read back.
 
-A backend does not restore: the file engine does, from the ``Tree`` that the backend opens. The core asks a
+It is the file engine that restores, from the ``Tree`` that the backend opens, unless the backend can take the
+whole volume back in one step; what it did is compared in any case. The core asks a
 backend what it *can* do (``capabilities``), never who it is.
 """
 
@@ -28,6 +29,7 @@ class Capability(Flag):
     WHOLE = auto()  # the checkpoint stays whole after commit: rollback --whole can take the volume back
     AT_BOOT = auto()  # can be reverted as a whole at boot
     NEXT_ROOT = auto()  # what replaces it at boot can be mounted before
+    REVERT = auto()  # can be taken back as a whole while the machine runs, where nobody works in it
     SANDBOX = auto()  # the command runs in a private mount namespace, and what it did is applied afterwards
 
 
@@ -78,6 +80,16 @@ class Availability:
 
 
 @dataclass(frozen=True, slots=True)
+class Revert:
+    """Whether a volume went back as a whole, or is marked for that. ``note`` is for the report, empty for nothing:
+    where what was taken away is kept, or what keeps the volume from it.
+    """
+
+    done: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Creation:
     """What a backend is told when it makes a checkpoint of a volume."""
 
@@ -110,6 +122,8 @@ class Backend(ABC):
     # Lines for sh(1) that `install-service` has run in the initramfs, once a root was looked for: they mend what
     # `schedule` leaves where the power goes in its middle. $ROOT is what the kernel's command line names.
     first_aid: ClassVar[str] = ""
+    # Likewise, but only before a run that was cut off is undone there: they bring its checkpoint within reach.
+    in_reach: ClassVar[str] = ""
 
     @abstractmethod
     def availability(self, volume: Volume) -> Availability:
@@ -168,6 +182,29 @@ class Backend(ABC):
         Where that would make the checkpoint itself overflow it gets more room. Raises RestoreError where there is
         none: nothing was put back yet, and the checkpoint is still whole.
         """
+
+    def mark(self, stored: Stored) -> Revert:
+        """Ahead of a comparison: whatever is written to the volume from now on keeps ``revert`` from its work.
+
+        Called again, only what is written after the last time counts. Not done where the file engine does better.
+        Only where ``REVERT`` is declared, as the next two. Raises SnapbreakerError, OSError.
+        """
+        raise NotImplementedError
+
+    def revert(self, stored: Stored, changed: Collection[bytes]) -> Revert:
+        """After ``mark``: take the volume back as a whole, but for what is kept; what was there is kept aside.
+
+        At any instant it is as before or as the checkpoint has it. Not done where anybody uses it, or more would
+        be lost than what has changed since: newer snapshots, what others write meanwhile. ``changed`` are the
+        files there now, relative to the volume's root, whose content goes. Raises as ``mark``.
+        """
+        raise NotImplementedError
+
+    def settle(self, stored: Stored) -> None:
+        """Whatever the two above have left, cut off or not, goes; not what was taken away. Idempotent. Raises as
+        ``mark``.
+        """
+        raise NotImplementedError
 
     def borrowed(self, stored: Stored) -> Collection[InodeSet]:
         """For each vault on the volume, also of other checkpoints, the inodes of which it has a hard link."""

@@ -11,11 +11,12 @@ import select
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, ToolError
+from snapbreaker.linux.process import die_with_parent
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TIMED_OUT, CANNOT_EXECUTE = 124, 126  # as timeout(1) and a shell say it
@@ -39,6 +40,7 @@ PACKAGES = {
     "lvconvert": "lvm2",
     "lvcreate": "lvm2",
     "lvextend": "lvm2",
+    "lvmconfig": "lvm2",
     "lvremove": "lvm2",
     "lvs": "lvm2",
     "modprobe": "kmod",
@@ -142,31 +144,44 @@ def run(
     return done
 
 
+def run_joined(first: Sequence[str], second: Sequence[str]) -> None:
+    """Run two programs, the second of which reads what the first one writes, and wait for both.
+
+    Both end with us. Raises ToolMissing; ToolError of the second where both failed.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    with ExitStack() as stack:
+        ends = [stack.enter_context(os.fdopen(writing, "wb")), stack.enter_context(os.fdopen(reading, "rb"))]
+        nothing = stack.enter_context(_memory_file("stdin"))
+        errors = [stack.enter_context(_memory_file("stderr")) for _ in range(2)]
+        spare = stack.enter_context(_memory_file("stdout"))
+        streams = ({"_in": nothing, "_out": ends[0]}, {"_in": ends[1], "_out": spare})
+        running = []
+        for argv, own, told, end in zip((first, second), streams, errors, ends, strict=True):
+            path = shutil.which(argv[0], path=SEARCH_PATH)
+            if path is None:
+                raise ToolMissing(argv[0])
+            options = {**own, "_err": told, "_env": _environment({}), "_preexec_fn": _end_with_parent}
+            try:
+                running.append(_start([path, *argv[1:]], options))
+            except OSError as error:
+                raise ToolError(list(argv), CANNOT_EXECUTE, "", str(error)) from error
+            end.close()
+        for one in running:
+            one.wait()
+        for argv, one, told in reversed(list(zip((first, second), running, errors, strict=True))):
+            if one.exit_code:
+                raise ToolError(list(argv), one.exit_code, "", _text(told))
+
+
+def _end_with_parent() -> None:
+    _default_signals()
+    die_with_parent(signal.SIGKILL)
+
+
 def _spawn(argv: Sequence[str], options: Mapping[str, Any], timeout: float | None) -> int | None:
     """Run to the end; the exit status, ``-n`` for a signal, None when it was out of time."""
-    import sh  # late: 76 ms
-
-    # sh encodes arguments strictly, in one encoding. Latin-1 maps each byte to itself, so that a name which is not
-    # valid UTF-8 arrives as it is.
-    program, *arguments = (os.fsencode(argument).decode("latin-1") for argument in argv)
-    # The streams are files, not pipes: nothing is cut off, and a daemon that keeps them open does not hang us.
-    # _bg returns before the end, so that the time is limited here: sh's own _timeout costs 0.1 s a call.
-    # A group of its own: an operator's Ctrl-C does not reach a program in the middle of a repair.
-    try:
-        running = sh.Command(program)(
-            *arguments,
-            **options,
-            _encoding="latin-1",
-            _bg=True,
-            _bg_exc=False,
-            _new_group=True,
-            _preexec_fn=_default_signals,
-            _ok_code=tuple(range(-signal.NSIG, 256)),
-        )
-    except sh.CommandNotFound as error:
-        raise OSError(f"{argv[0]!r}: not a name that can be run") from error
-    except sh.ForkException as error:  # carries the child's traceback as text
-        raise OSError(str(error).strip().splitlines()[-1]) from error
+    running = _start(argv, options)
     ended = False
     try:
         ended = _ends_within(running.pid, timeout)
@@ -176,6 +191,32 @@ def _spawn(argv: Sequence[str], options: Mapping[str, Any], timeout: float | Non
                 os.killpg(running.pid, signal.SIGKILL)
         running.wait()
     return running.exit_code if ended else None
+
+
+def _start(argv: Sequence[str], options: Mapping[str, Any]) -> Any:
+    """The program runs. Raises OSError."""
+    import sh  # late: 76 ms
+
+    # sh encodes arguments strictly, in one encoding. Latin-1 maps each byte to itself, so that a name which is not
+    # valid UTF-8 arrives as it is.
+    program, *arguments = (os.fsencode(argument).decode("latin-1") for argument in argv)
+    # The streams are files, not pipes: nothing is cut off, and a daemon that keeps them open does not hang us.
+    # _bg returns before the end, so that the time is limited here: sh's own _timeout costs 0.1 s a call.
+    # A group of its own: an operator's Ctrl-C does not reach a program in the middle of a repair.
+    try:
+        return sh.Command(program)(
+            *arguments,
+            _encoding="latin-1",
+            _bg=True,
+            _bg_exc=False,
+            _new_group=True,
+            _ok_code=tuple(range(-signal.NSIG, 256)),
+            **{"_preexec_fn": _default_signals, **options},
+        )
+    except sh.CommandNotFound as error:
+        raise OSError(f"{argv[0]!r}: not a name that can be run") from error
+    except sh.ForkException as error:  # carries the child's traceback as text
+        raise OSError(str(error).strip().splitlines()[-1]) from error
 
 
 def _default_signals() -> None:

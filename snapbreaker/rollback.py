@@ -35,6 +35,7 @@ from snapbreaker.linux.process import boot_id
 from snapbreaker.outcome import Outcome, VolumeOutcome
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import Changes
+from snapbreaker.revert import Whole
 from snapbreaker.sandbox.sandbox import is_sandboxed, sandboxed
 from snapbreaker.system.rollback import SystemRollback
 from snapbreaker.trees import below, compared, live_tree, pending, source
@@ -260,17 +261,23 @@ class _VolumeRollback:
             changes = [change for change in pending(self._volume, old, live, goal) if change.new is None]
             split = self._bystanders.split(self._volume, old, live, changes)
             self._mine.changes.add(self._mine.root, split.back)
+            self._prepare(old, live, split)
             self._restore(old, live, split, silent)
 
     def run(self, progress: Progress) -> None:
         mine = self._mine
+        whole = Whole(self._volume, self._goal)
         with source(self._volume, self._goal.undo) as old, live_tree(self._volume) as live:
             for attempt in range(ATTEMPTS):
                 started = time.monotonic()
-                split = self._compared(old, live, progress)
+                split = self._compared(old, live, progress, whole)
                 if attempt == 0:
                     mine.changes.add(mine.root, split.back)
-                self._restore(old, live, split, progress)
+                self._prepare(old, live, split)
+                if not whole.revert(split, live):
+                    self._restore(old, live, split, progress)
+                if whole.note and attempt == 0:
+                    self._outcome.notes.append(f"{mine.root}: {whole.note}")
                 self._outcome.restore_seconds += time.monotonic() - started
                 started = time.monotonic()
                 mine.differences = self._left(live, split, self._verified(old, live, progress))
@@ -279,10 +286,12 @@ class _VolumeRollback:
                 if not (mine.differences or mine.failures):
                     return
 
-    def _compared(self, old: Tree, live: LiveTree, progress: Progress) -> Split:
+    def _compared(self, old: Tree, live: LiveTree, progress: Progress, whole: Whole) -> Split:
         """What has to go back. Services that work on any of it stop first, and may write while they do."""
+        whole.mark()
         split = self._split(old, live, progress)
         if self._system.let_go(self._mine.root, split.back):
+            whole.mark()
             split = self._split(old, live, progress)
         return split
 
@@ -302,14 +311,17 @@ class _VolumeRollback:
         told = self._bystanders.told(self._mine.root, split)
         self._mine.foreign += [one for one in told if one[0] not in known]
 
-    def _restore(self, old: Tree, live: LiveTree, split: Split, progress: Progress) -> None:
-        mine = self._mine
+    def _prepare(self, old: Tree, live: LiveTree, split: Split) -> None:
+        """There is room for what goes back, and what is others' of it is saved."""
         if split.back and not self._goal.undo:
             backend = selection.load(self._volume.backend)
             backend.make_room(self._volume.stored, lambda: content_of(old, split.back), len(split.back))
-        self._bystanders.save(mine.root, live, split)
+        self._bystanders.save(self._mine.root, live, split)
         self._tell(split)
-        mine.touch(split.back)
+        self._mine.touch(split.back)
+
+    def _restore(self, old: Tree, live: LiveTree, split: Split, progress: Progress) -> None:
+        mine = self._mine
         if split.back:
             stage = Stage(self._volume.stored.vault)
             restored = restore(old, live, split.back, stage, progress, make_room=True)

@@ -1,4 +1,6 @@
-"""Mounts that nobody sees: made by fsopen(2), fsconfig(2) and fsmount(2) and never attached to a directory."""
+"""Mounts that nobody sees: made by fsopen(2), fsconfig(2) and fsmount(2) and never attached to a directory; and
+filesystems that become read-only for all who have mounted them (fspick(2)).
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,14 @@ _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
+_FSCONFIG_CMD_RECONFIGURE = 7
+_FSPICK_CLOEXEC = 1
+_AT_FDCWD = -100
 _MOUNT_ATTR_NOSUID_NODEV_NOEXEC_NOATIME = 0x2 | 0x4 | 0x8 | 0x10
 
 _fsopen = system_call("fsopen", ctypes.c_char_p, ctypes.c_uint)
 _fsconfig = system_call("fsconfig", ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int)
+_fspick = system_call("fspick", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _fsmount = system_call("fsmount", ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 
 
@@ -53,6 +59,21 @@ def detached_mount(
             os.close(top)
     finally:
         os.close(mount)
+
+
+def set_read_only(point: str, read_only: bool) -> None:
+    """Of the filesystem that is mounted at ``point``, not only of that mount: its other options stay as they are.
+
+    Raises OSError; EBUSY where a file of it is open for writing, or deleted and still open, in any namespace
+    (sb_prepare_remount_readonly). ENOSYS means Linux before 5.2.
+    """
+    context = check(_fspick(_AT_FDCWD, os.fsencode(point), _FSPICK_CLOEXEC), "fspick", point)
+    try:
+        flag = b"ro" if read_only else b"rw"
+        check(_fsconfig(context, _FSCONFIG_SET_FLAG, flag, None, 0), "fsconfig", point)
+        check(_fsconfig(context, _FSCONFIG_CMD_RECONFIGURE, None, None, 0), "fsconfig(reconfigure)", point)
+    finally:
+        os.close(context)
 
 
 def _explained(error: OSError, context: int) -> OSError:

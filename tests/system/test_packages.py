@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.lab import debs, loopfs
+from tests.lab import debs, soak
 from tests.lab.debs import File, Package
 from tests.lab.machine import Machine
 from tests.system.conftest import MakeMachine, booted
@@ -58,12 +58,10 @@ def configured(version: str) -> Package:
     )
 
 
-def on_each(more: str, usual: str) -> list[tuple[str, str]]:
-    """What is usual on each filesystem, and what does not depend on it on one."""
-    return [*((fstype, usual) for fstype in loopfs.FSTYPES), ("ext4", more)]
-
-
-@pytest.mark.parametrize(("fstype", "answer"), on_each("confold", "confnew"))
+@pytest.mark.parametrize(
+    ("fstype", "answer"),
+    soak.cases([("ext4", "confold"), ("xfs", "confnew")], [("ext4", "confnew"), ("btrfs", "confnew")]),
+)
 def test_an_edited_conffile_is_upgraded_and_back(make_machine: MakeMachine, fstype: str, answer: str) -> None:
     machine = booted(make_machine(fstype))
     debs.add(machine.root, configured("1.0"))
@@ -100,7 +98,10 @@ def test_a_downgrade(ext4_machine: Machine) -> None:
     judge.undone()
 
 
-@pytest.mark.parametrize(("fstype", "verb"), on_each("remove", "purge"))
+@pytest.mark.parametrize(
+    ("fstype", "verb"),
+    soak.cases([("ext4", "purge"), ("btrfs", "remove")], [("ext4", "remove"), ("xfs", "purge")]),
+)
 def test_a_service_is_removed_and_back(make_machine: MakeMachine, fstype: str, verb: str) -> None:
     machine = booted(make_machine(fstype))
     debs.add(

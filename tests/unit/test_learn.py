@@ -69,7 +69,8 @@ def test_a_real_deploy_of_the_next_version() -> None:
         assert check_log(rules, stream, source="s", strict=True) is None
     with (CORPUS / "strict" / "third.log").open("rb") as stream:
         issue = check_log(rules, stream, source="s", strict=True)
-    assert issue and issue.type is IssueType.UNEXPECTED
+    assert issue
+    assert issue.type is IssueType.UNEXPECTED
     assert issue.line == "note: cache was rebuilt from scratch"
 
 

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.lab import inplace
+from tests.lab import inplace, soak
 from tests.lab.qemu import Qemu
 from tests.lab.vm import Vm
 from tests.vm.conftest import booted
@@ -22,7 +22,7 @@ FILL = 'mkdir "$1" && cd "$1" && shift && for name; do echo "as it was before: $
 LOG = "$(ls -t /.snapbreaker/*/0/guard.log | head -n 1)"
 # What an attacker finds: the guard's pid in its log, the watchdog above it.
 WHO = f"guard=$(sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p;q' {LOG}); dog=$(cut -d' ' -f4 /proc/$guard/stat); "
-ATTACKS = {
+ATTACKS = {  # the first and the last one in an ordinary run
     "guard killed": "kill -9 $guard; ",
     "guard stopped": "kill -STOP $guard; ",
     "watchdog killed, guard stopped": "kill -STOP $guard; kill -9 $dog; ",
@@ -129,8 +129,13 @@ def test_a_core_dump(scope: Scope) -> None:
     scope.assert_exact()
 
 
-@pytest.mark.parametrize("earlier", ["", "cat victim; ", "echo more >>victim; "], ids=["alone", "read", "written"])
-@pytest.mark.parametrize("way", inplace.UNASKED)
+@pytest.mark.parametrize(
+    ("way", "earlier"),
+    soak.cases(
+        [("by_name", ""), ("by_name", "cat victim; "), ("down_and_up", "echo more >>victim; ")],
+        [("by_name", "echo more >>victim; "), ("down_and_up", ""), ("down_and_up", "cat victim; ")],
+    ),
+)
 def test_cut_by_name(scope: Scope, way: str, earlier: str) -> None:
     """truncate(2) opens nothing. Its old content is gone, unless a writer before it had it saved."""
     result = scope.run(f"{earlier}python3 {CHANGE} {way} {scope.path}/victim; rm other; echo x >>core; false")
@@ -142,7 +147,7 @@ def test_cut_by_name(scope: Scope, way: str, earlier: str) -> None:
     assert result.returncode == 1 or f"{scope.path}/victim" in said
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", ATTACKS if soak.IS_LONG else [*ATTACKS][::3])
 def test_attacked_by_the_command(scope: Scope, attack: str) -> None:
     """Nobody waits for a dead guard, and a run without one is halted."""
     write = "printf new | dd of=victim conv=notrunc status=none; rm other; "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import cgroups
+from tests.lab import cgroups, soak
 from tests.lab.errors import LabError
 from tests.lab.qemu import Qemu
 from tests.lab.vm import Vm
@@ -65,6 +65,7 @@ def test_commands_are_run_exactly_and_all_is_given_back(make_vm: MakeVm) -> None
     assert not list(vm.session.glob(f"{vm.name}*"))
 
 
+@soak.only_long
 def test_qemu_boots_again_after_a_power_cut(lab: Path) -> None:
     if reason := Qemu.missing():
         pytest.skip(reason)

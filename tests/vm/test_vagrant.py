@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import vm_roots
+from tests.lab import soak, vm_roots
 from tests.lab.uml import Uml
 from tests.lab.vm import Vm
 from tests.lab.vm_lvm import LvmVm
@@ -47,11 +47,12 @@ def accepted(vm: Vm) -> None:
     assert done.stdout.endswith("acceptance: all promises were kept\n")
 
 
+@soak.only_long
 def test_acceptance_on_ext4(make_vm: MakeVm) -> None:
     accepted(booted(make_vm()))
 
 
-def test_acceptance_on_zfs(lab: Path) -> None:
+def test_the_zfs_box_is_whole(lab: Path) -> None:
     if reason := ZfsVm.missing():
         pytest.skip(reason)
     vm = ZfsVm.create(lab, None, disks(lab, 1 << 30))
@@ -61,7 +62,8 @@ def test_acceptance_on_zfs(lab: Path) -> None:
             vm.put(VAGRANT / f"provision/{name}.sh", f"/run/provision/{name}.sh")
         vm.sh("sh /run/provision/zfs.sh")
         assert vm.run("findmnt", "-no", "FSTYPE,SOURCE", "/srv").stdout.split() == ["zfs", "data"]
-        accepted(vm)
+        if soak.IS_LONG:
+            accepted(vm)
     finally:
         vm.close()
 

@@ -58,7 +58,7 @@ def test_the_system_goes_back(vm: ZfsVm) -> None:
 
 
 # A boot that has to compare all of a root takes too long beside other tests.
-@pytest.mark.skipif(not soak.IS_LONG, reason="takes minutes: SNAPBREAKER_SOAK=2")
+@soak.only_long
 @pytest.mark.parametrize("number", range(soak.times(2)))
 def test_power_cuts_on_a_root_of_zfs(cuts: PowerCuts, dice: random.Random, number: int) -> None:
     phase = PHASES[number % len(PHASES)]

@@ -1,14 +1,14 @@
-"""The ZFS backend: all datasets in scope in one atomic snapshot, held; the file engine restores from it."""
+"""The ZFS backend: all datasets in scope in one atomic snapshot, held; they go back path by path or as a whole."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from snapbreaker.backend import Availability, Backend, Capability, Creation, Reason, Stored, Volume
+from snapbreaker.backend import Availability, Backend, Capability, Creation, Reason, Revert, Stored, Volume
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
 from snapbreaker.files.proof import Proof
@@ -17,7 +17,7 @@ from snapbreaker.linux.durable import read_json, sync_directory, write_json
 from snapbreaker.linux.mountinfo import Mount
 from snapbreaker.linux.writeback import sync_filesystem
 from snapbreaker.paths import relative
-from snapbreaker_backends.zfs import calls, datasets, exchange
+from snapbreaker_backends.zfs import calls, datasets, exchange, revert
 from snapbreaker_backends.zfs.carry import carry_over
 from snapbreaker_backends.zfs.place import FIRST_AID, refusals
 from snapbreaker_backends.zfs.plan import plans
@@ -31,7 +31,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class ZfsBackend(Backend):
     name = "zfs"
     rank = 10
-    capabilities = Capability.INSTANT | Capability.WHOLE | Capability.AT_BOOT
+    capabilities = Capability.INSTANT | Capability.WHOLE | Capability.AT_BOOT | Capability.REVERT
     first_aid = FIRST_AID
 
     def availability(self, volume: Volume) -> Availability:
@@ -86,9 +86,19 @@ class ZfsBackend(Backend):
         if way is None:
             raise CheckpointError("neither libzfs_core nor zfs is installed", "apt-get install zfsutils-linux")
         exchange.remove(volume, name)
+        revert.remove(volume, name, record)
         way.destroy(_snapshots(volume, name))
         os.unlink(note)
         sync_directory(vault)
+
+    def mark(self, stored: Stored) -> Revert:
+        return revert.mark(stored)
+
+    def revert(self, stored: Stored, changed: Collection[bytes]) -> Revert:
+        return revert.revert(stored, changed)
+
+    def settle(self, stored: Stored) -> None:
+        revert.settle(stored)
 
     def at_boot(self, stored: Stored) -> Availability:
         return Availability(tuple(refusals(stored)))

@@ -1,0 +1,288 @@
+"""While the machine runs, a dataset goes back in one step: `zfs rollback`, with what it takes away kept first.
+
+mark → (all is compared) → copy what is there now → nobody may write → roll back → all may write again
+
+The mark is a snapshot, ahead of the comparison: nothing may be written after it, or that would vanish unseen. What
+is there then is kept as a dataset of its own, a clone of the checkpoint with what differs sent into it: a rollback
+destroys it, and refuses where a snapshot of it is left. Then the mounted filesystem becomes read-only, which is
+refused while any file is open for writing, in whatever namespace, and it is seen whether anything was written.
+Names, properties, keys, exports, mounts and children of the dataset are never touched.
+
+How far it has come is noted in the record, ahead of each step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+
+from snapbreaker import carried, commands
+from snapbreaker.backend import Revert, Stored, Volume
+from snapbreaker.carried import opened
+from snapbreaker.dataclass import dataclass
+from snapbreaker.errors import CheckpointError, ToolError
+from snapbreaker.files.policy import PathClass
+from snapbreaker.files.room import RESERVE
+from snapbreaker.linux.durable import read_json, sync_directory, write_json
+from snapbreaker.linux.mount import set_read_only
+from snapbreaker.linux.mountinfo import Mount, read_mounts
+from snapbreaker.linux.openat import open_beneath
+from snapbreaker.linux.writeback import sync_filesystem
+from snapbreaker.paths import relative
+from snapbreaker_backends.zfs import datasets, names, plan, users
+
+WORTH = 16 << 20  # bytes that differ: to put back less is as fast path by path
+_NOTE = "revert.json"
+_VAULTS = ".snapbreaker"
+_PATH = os.O_PATH | os.O_NOFOLLOW
+_QUIET = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_NONBLOCK
+# No snapshots of what is kept, by zfs-auto-snapshot(8): they would keep it from being removed.
+_PROPERTIES = ("canmount=off", "mountpoint=none", "readonly=on", "com.sun:auto-snapshot=false")
+_NOT_WHOLE = "it goes back path by path: "
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What things are called. ``kept`` lies beside the dataset, or within its pool's top one."""
+
+    mount: Mount
+    snapshot: str
+    mark: str
+    kept: str
+
+    @classmethod
+    def of(cls, volume: Volume, checkpoint: str) -> _Own:
+        """Raises CheckpointError where no dataset is mounted."""
+        mount = datasets.mount_of(volume)
+        place = mount.source if "/" in mount.source else f"{mount.source}/{mount.source}"
+        mark = f"{mount.source}@{checkpoint}.displaced"
+        return cls(mount, f"{mount.source}@{checkpoint}", mark, f"{place}.{checkpoint}.displaced")
+
+
+def settle(stored: Stored) -> None:
+    """Bring what was cut off to an end: all may write, and nothing is left but what was taken away. Idempotent.
+
+    Raises CheckpointError, ToolError, OSError.
+    """
+    noted = _noted(stored.record)
+    if noted in ("", "reverted"):
+        return
+    own = _Own.of(stored.volume, stored.data["name"])
+    if os.statvfs(own.mount.mountpoint).f_flag & os.ST_RDONLY:
+        set_read_only(own.mount.mountpoint, False)
+    if noted == "copied" and not names.exists(own.mark):  # nobody knows whether it went back
+        _note(stored.record, "reverted")
+        return
+    _clean(stored, own)
+
+
+def mark(stored: Stored) -> Revert:
+    """Remember what is there now, ahead of a comparison. Not done, without a word, where it would not be worth it.
+
+    Raises CheckpointError, ToolError, OSError.
+    """
+    if _noted(stored.record) == "reverted" or not _is_whole(stored):
+        return Revert(False)
+    own = _Own.of(stored.volume, stored.data["name"])
+    if _noted(stored.record):
+        _clean(stored, own)
+    sync_filesystem(own.mount.mountpoint)
+    commands.run(["zpool", "sync", datasets.pool_of(own.mount.source)])
+    differ, newer, known = _listed(own)
+    if not known or differ < WORTH:
+        return Revert(False)
+    if newer:
+        return Revert(False, f"{_NOT_WHOLE}{', '.join(newer)} would be lost, newer than the checkpoint")
+    if not _keeps_only_vaults(stored, own):
+        return Revert(False)
+    _note(stored.record, "marked")
+    names.zfs("snapshot", own.mark)
+    return Revert(True)
+
+
+def revert(stored: Stored, changed: Collection[bytes]) -> Revert:
+    """Take it back, after ``mark`` and a comparison. Where that cannot be, all is as it was.
+
+    Raises CheckpointError, OSError: then it is not known how far it came, and ``settle`` has to follow.
+    """
+    own = _Own.of(stored.volume, stored.data["name"])
+    try:
+        if user := users.user_of(own.mount):
+            return _left(stored, own, f"{user} uses it")
+        try:
+            _copy(own)
+        except ToolError as error:
+            return _left(stored, own, f"what is there now cannot be kept: {error.stderr.strip()}")
+        _note(stored.record, "copied")
+        try:
+            set_read_only(own.mount.mountpoint, True)
+        except OSError as error:
+            return _left(stored, own, f"somebody has a file open for writing ({error.strerror})")
+        try:
+            if written := _written(own):
+                return _left(stored, own, f"others write to it: {written[0]}")
+            _forget_pages(own.mount.mountpoint, changed)
+            names.zfs("destroy", own.mark)
+            try:
+                names.zfs("rollback", own.snapshot)
+            except ToolError as error:  # nobody can be sure that nothing was done: all that was kept stays
+                _note(stored.record, "reverted")
+                return Revert(False, f"{_NOT_WHOLE}{error.stderr.strip()}")
+        finally:
+            set_read_only(own.mount.mountpoint, False)
+    except ToolError as error:
+        raise CheckpointError(f"{own.mount.source}: {error.message}", error.hint) from error
+    _note(stored.record, "reverted")
+    return Revert(True, f"it went back as a whole; what was there is kept as the dataset {own.kept}")
+
+
+def remove(volume: Volume, checkpoint: str, record: str) -> None:
+    """The checkpoint is given up: so is what was taken away. Raises CheckpointError, OSError."""
+    if not _noted(record):
+        return
+    own = _Own.of(volume, checkpoint)
+    if left := _destroy(own):
+        raise CheckpointError(
+            f"what {checkpoint} displaced has snapshots or clones of others: {', '.join(left)}",
+            f"zfs list -rt all {own.kept}; once nobody needs them: zfs destroy -r {own.kept}",
+        )
+    _forget(record)
+
+
+def _is_whole(stored: Stored) -> bool:
+    """Whether the dataset is the volume, and may be made read-only, and has nothing to do with the root."""
+    volume = stored.volume
+    mount = datasets.mount_of(volume)
+    facts = os.statvfs(mount.mountpoint)
+    return (
+        volume.root == volume.mountpoint
+        and stored.policy.of(b"") is PathClass.RESTORE
+        and mount.root == "/"
+        and not facts.f_flag & os.ST_RDONLY
+        and names.names_of(volume, stored.data["name"]) is None
+        and os.stat(stored.record).st_dev != os.stat(mount.mountpoint).st_dev
+        and commands.installed("zfs")
+        and commands.installed("zpool")
+    )
+
+
+def _listed(own: _Own) -> tuple[int, list[str], bool]:
+    """How many bytes differ from the checkpoint, what is newer, and whether it is here and such as is known.
+
+    zfsprops(7): ``written`` are bytes since the last snapshot, ``used`` of a snapshot those that only it has.
+    """
+    columns = "name,createtxg,written,used,encryption"
+    types = "filesystem,snapshot,bookmark"
+    lines = names.zfs("list", "-Hpd1", "-t", types, "-o", columns, own.mount.source).splitlines()
+    rows = {name: rest for name, *rest in (line.split("\t") for line in lines)}
+    head, checkpoint = rows.get(own.mount.source), rows.get(own.snapshot)
+    if head is None or checkpoint is None or head[3] != "off":
+        return 0, [], False
+    instant = int(checkpoint[0])
+    newer = [name for name, rest in rows.items() if ("@" in name or "#" in name) and int(rest[0]) > instant]
+    written = sum(int(rows[name][1]) for name in (own.mount.source, *newer) if rows[name][1].isdigit())
+    return written + int(checkpoint[2]), newer, True
+
+
+def _keeps_only_vaults(stored: Stored, own: _Own) -> bool:
+    """Whether nothing in it is kept but vaults, which are as they were, and what is mounted on was there."""
+    kept = [path for path in carried.kept_of(stored.policy) if path != _VAULTS]
+    reserve = relative(f"{stored.vault}/{RESERVE}", own.mount.mountpoint)
+    with plan.top_of(own.snapshot) as old, opened(os.open(own.mount.mountpoint, carried.DIRECTORY)) as new:
+        if any(carried.exists(new, os.fsencode(path)) for path in kept):
+            return False
+        if set(_vaults(old)) != {one for one in _vaults(new) if one[0] != reserve}:
+            return False
+        points = [mount.mountpoint for mount in read_mounts() if mount.parent == own.mount.id]
+        return all(_is_the_same(old, own, relative(point, own.mount.mountpoint)) for point in points)
+
+
+def _vaults(top: int) -> Iterator[tuple[str, int, int, int]]:
+    with suppress(FileNotFoundError):
+        for directory, _, files, fd in os.fwalk(_VAULTS, dir_fd=top):
+            yield directory, 0, 0, 0
+            for name in files:
+                facts = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                yield f"{directory}/{name}", facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _is_the_same(old: int, own: _Own, point: str) -> bool:
+    """A directory that is mounted on, and all above it: they are found beneath by a mount of our own.
+
+    They stay in the kernel's cache of names, by which they would be found afterwards wherever they lie now.
+    """
+    if not carried.is_directory(old, os.fsencode(point)):
+        return False
+    with plan.top_of(own.mount.source, writable=True) as new:
+        while point:
+            numbers = []
+            for top in (old, new):
+                with opened(open_beneath(top, os.fsencode(point), _PATH)) as fd:
+                    numbers.append(os.fstat(fd).st_ino)
+            if numbers[0] != numbers[1]:
+                return False
+            point = os.path.dirname(point)
+    return True
+
+
+def _copy(own: _Own) -> None:
+    """Raises ToolError."""
+    options = [word for one in _PROPERTIES for word in ("-o", one)]
+    commands.run_joined(
+        ["zfs", "send", "-i", own.snapshot, own.mark],
+        ["zfs", "receive", "-u", "-o", f"origin={own.snapshot}", *options, own.kept],
+    )
+
+
+def _written(own: _Own) -> list[str]:
+    """What has changed since the mark but for access times: to read a symbolic link sets its own."""
+    if names.value(own.mount.source, "written") == "0":
+        return []
+    return names.zfs("diff", "-H", own.mark, own.mount.source).splitlines()
+
+
+def _forget_pages(point: str, changed: Collection[bytes]) -> None:
+    """What was mapped once is read out of memory, also after the rollback, which leaves it there (zfs_rezget)."""
+    with opened(os.open(point, carried.DIRECTORY)) as top:
+        for path in changed:
+            with opened(open_beneath(top, path, _QUIET)) as fd:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _left(stored: Stored, own: _Own, why: str) -> Revert:
+    """It does not go back as a whole."""
+    if os.statvfs(own.mount.mountpoint).f_flag & os.ST_RDONLY:
+        set_read_only(own.mount.mountpoint, False)
+    _clean(stored, own)
+    return Revert(False, f"{_NOT_WHOLE}{why}")
+
+
+def _clean(stored: Stored, own: _Own) -> None:
+    _destroy(own)
+    _forget(stored.record)
+
+
+def _destroy(own: _Own) -> list[str]:
+    """Returns what of the dataset that was kept cannot go. The snapshot that it was sent by is in it, too."""
+    for snapshot in (own.mark, own.kept + own.mark.removeprefix(own.mount.source)):
+        if names.exists(snapshot):
+            names.zfs("destroy", snapshot)
+    return names.destroy([own.kept])
+
+
+def _noted(record: str) -> str:
+    try:
+        return str(read_json(f"{record}/{_NOTE}"))
+    except FileNotFoundError:
+        return ""
+
+
+def _note(record: str, stage: str) -> None:
+    write_json(f"{record}/{_NOTE}", stage)
+
+
+def _forget(record: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(f"{record}/{_NOTE}")
+        sync_directory(record)
