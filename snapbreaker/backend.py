@@ -123,6 +123,8 @@ class Backend(ABC):
     # Lines for sh(1) that `install-service` has run in the initramfs, once a root was looked for: they mend what
     # `schedule` leaves where the power goes in its middle. $ROOT is what the kernel's command line names.
     first_aid: ClassVar[str] = ""
+    # Likewise, but only before a run that was cut off is undone there: they bring its checkpoint within reach.
+    in_reach: ClassVar[str] = ""
 
     @abstractmethod
     def availability(self, volume: Volume) -> Availability:

@@ -40,6 +40,7 @@ PACKAGES = {
     "lvconvert": "lvm2",
     "lvcreate": "lvm2",
     "lvextend": "lvm2",
+    "lvmconfig": "lvm2",
     "lvremove": "lvm2",
     "lvs": "lvm2",
     "modprobe": "kmod",

@@ -14,7 +14,7 @@ from snapbreaker.cli.options import here
 from snapbreaker.config import NAME, SYSTEM, distrusted
 from snapbreaker.errors import UsageError
 from snapbreaker.monitor.generalize import generalize
-from snapbreaker.monitor.lines import decode, printed
+from snapbreaker.monitor.lines import PIECE, decode, printed
 from snapbreaker.monitor.packs import parse_pack, read_rules, today
 from snapbreaker.report import plan
 from snapbreaker.report.saved import load_report
@@ -61,6 +61,11 @@ def allow(
     )
     if not text.strip():
         raise UsageError("the line is empty")
+    text = text.strip("\r\n")
+    if parts := re.findall("[\r\n]+", text):
+        raise UsageError(f"--line is a text of {len(parts) + 1} lines, and each is judged by itself", "give one")
+    if len(text.encode()) > PIECE:
+        raise UsageError(f"--line is longer than what is judged in one go, {PIECE:,} octets")
     path = SYSTEM if system else Path(directory) / NAME
     if why := distrusted(path):
         raise UsageError(f"{path}: root would not use it: {why}", "--system, or make it root's alone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from snapbreaker.monitor.patience import Patience
 from snapbreaker.monitor.pattern_tree import PARSER
 from snapbreaker.monitor.rule import Rule
 
@@ -14,7 +15,8 @@ _HEAD = 4  # characters
 class Expected:
     """Rules by the characters that their pattern begins with. The one that matched last is tried first."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(self, rules: Iterable[Rule], patience: Patience) -> None:
+        self._patience = patience
         self._by_head: dict[str, list[Rule]] = {}
         for rule in rules:
             self._by_head.setdefault(_head(rule), []).append(rule)
@@ -26,7 +28,7 @@ class Expected:
         for size in range(_HEAD, -1, -1):
             rules = self._by_head.get(text[:size]) if len(text) >= size else None
             for place, rule in enumerate(rules or ()):
-                if rule.matches(text):
+                if self._patience.matches(rule, text):
                     if rules and place:
                         rules.insert(0, rules.pop(place))
                     return rule

@@ -170,15 +170,25 @@ class Judge:
             rule, expected = verdict.issue, None
             if self._strict and whole and text and not rule:
                 expected = self._rules.expects(text, contexts)
+            late = self._rules.patience.take()
+            if not rule and (rule := next((one for one in late if one.type.trips), None)):
+                verdict = Verdict(rule)
             for decided in (rule, verdict.passed, expected):
                 if decided and stream.is_new(number, f"hit {decided.full_name}"):
                     self.hits[decided.origin, decided.name] += 1
             if self._heard:
                 self._heard(Line(stream.source, number, text, now), verdict)
             if rule and stream.is_new(number, rule.full_name):
-                yield _issue(rule, stream.source, number, text, now, self._rules.lapsed(text))
+                yield _issue(rule, stream.source, number, text, now, self._note(text, late))
             elif self._strict and whole and text and not (rule or expected) and stream.is_new(number, "strict"):
-                yield _unexpected(stream.source, number, text, now, self._rules.lapsed(text))
+                yield _unexpected(stream.source, number, text, now, self._note(text, late))
+
+    def _note(self, text: str, late: Iterable[Rule]) -> str:
+        """What of a user's rules makes a difference to an issue."""
+        lapsed = self._rules.lapsed(text)
+        notes = [f"the rule {lapsed.full_name}, which allowed it, expired on {lapsed.expires}"] if lapsed else []
+        notes += [f"the pattern of the rule {rule.full_name} takes too long on it: rewrite it" for rule in late]
+        return f" ({'; '.join(notes)})" if notes else ""
 
     def _verdict(self, stream: _Stream, number: int, text: str, piece: bytes) -> tuple[Verdict, Set[str]]:
         """What the line trips by the packs of all tools that run now or that it tells of."""
@@ -252,18 +262,14 @@ def check_output(
     return None
 
 
-def _issue(rule: Rule, source: str, number: int, text: str, now: float, lapsed: Rule | None) -> Issue:
-    return Issue(rule.issue_type, rule.reason + _lapsed(lapsed), rule.full_name, text, source, number, now)
+def _issue(rule: Rule, source: str, number: int, text: str, now: float, note: str) -> Issue:
+    return Issue(rule.issue_type, rule.reason + note, rule.full_name, text, source, number, now)
 
 
-def _lapsed(rule: Rule | None) -> str:
-    return f" (the rule {rule.full_name}, which allowed it, expired on {rule.expires})" if rule else ""
-
-
-def _unexpected(source: str, number: int, text: str, now: float, lapsed: Rule | None) -> Issue:
+def _unexpected(source: str, number: int, text: str, now: float, note: str) -> Issue:
     return Issue(
         IssueType.UNEXPECTED,
-        "strict mode: no success pattern expects this line" + _lapsed(lapsed),
+        "strict mode: no success pattern expects this line" + note,
         "strict",
         text,
         source,

@@ -47,7 +47,8 @@ class Block:
 def printed(data: bytes) -> bytes:
     """``data`` without terminal control: CR LF is LF, moves of the cursor are CR, backspaces are carried out."""
     if _CR in data:  # one octet is looked for fifty times as fast as two
-        data = data.replace(b"\r\n", b"\n")
+        lone = data.count(b"\r") - data.count(b"\r\n")
+        data = data.replace(b"\r\n", b"\n") if lone else data.replace(b"\r", b"")  # which is far faster
     if not any(octet in data for octet in _NOT_TEXT):
         return data
     if b"\x1b" in data:

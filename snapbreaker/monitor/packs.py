@@ -159,31 +159,32 @@ def parse_pack(text: str, origin: str, name: str, *, checked: bool = False) -> P
         name = about.get("name", name)
     except _Bad as error:
         raise UsageError(f"{origin}: {error}") from None
-    signs, verbose = _triggers(data, origin), _verbose(data, origin)
-    contexts = _contexts(data, origin, name)
+    signs, verbose = _triggers(data, origin, checked), _verbose(data, origin)
+    contexts = _contexts(data, origin, name, checked)
+    begins, taken = [] if checked else _lines_of_rules(text), set[str]()
     for index, table in enumerate(data.get("rule", [])):
+        place = begins[index] if index < len(begins) else 0 if checked else 1
         try:
-            rules.append(_rule(table, name, {rule.name for rule in rules}, checked))
-            begins = 0 if checked else _line_of_rule(text, index)
-            rules[-1] = replace(rules[-1], origin=origin, line=begins)
+            rules.append(replace(_rule(table, name, taken, checked), origin=origin, line=place))
+            taken.add(rules[-1].name)
             if unknown := rules[-1].contexts - {context.full_name for context in contexts}:
                 raise _Bad("no such context in this file: " + ", ".join(sorted(unknown)))
         except _Bad as error:
             where = (
                 f"rule {table['name']!r}" if isinstance(table, dict) and "name" in table else f"rule {index + 1}"
             )
-            raise UsageError(f"{origin}:{_line_of_rule(text, index)}: {where}: {error}") from None
+            raise UsageError(f"{origin}:{place}: {where}: {error}") from None
     commands = frozenset(about.get("commands", []))
     logs = tuple(about.get("logs", []))
     return Pack(name, origin, tuple(rules), commands, about.get("description", ""), signs, contexts, logs, verbose)
 
 
-def _triggers(data: Mapping[str, Any], origin: str) -> tuple[Trigger, ...]:
+def _triggers(data: Mapping[str, Any], origin: str, checked: bool) -> tuple[Trigger, ...]:
     found = []
     for index, table in enumerate(data.get("sign", [])):
         try:
             _check_keys(table, _SIGN_KEYS)
-            found.append(_trigger(_needed(table, "pattern"), table.get("words", [])))
+            found.append(_trigger(_needed(table, "pattern"), table.get("words", []), checked))
         except _Bad as error:
             raise UsageError(f"{origin}: sign {index + 1}: {error}") from None
     return tuple(found)
@@ -203,25 +204,25 @@ def _verbose(data: Mapping[str, Any], origin: str) -> tuple[Verbose, ...]:
     return tuple(found)
 
 
-def _contexts(data: Mapping[str, Any], origin: str, pack: str) -> tuple[Context, ...]:
+def _contexts(data: Mapping[str, Any], origin: str, pack: str, checked: bool) -> tuple[Context, ...]:
     found = []
     for index, table in enumerate(data.get("context", [])):
         try:
             _check_keys(table, _CONTEXT_KEYS)
-            begin = _trigger(_needed(table, "begin"), table.get("begin_words", []))
-            end = _trigger(_needed(table, "end"), table.get("end_words", []))
+            begin = _trigger(_needed(table, "begin"), table.get("begin_words", []), checked)
+            end = _trigger(_needed(table, "end"), table.get("end_words", []), checked)
             found.append(Context(pack, _needed(table, "name"), begin, end, table.get("lines", _CONTEXT_LINES)))
         except _Bad as error:
             raise UsageError(f"{origin}: context {index + 1}: {error}") from None
     return tuple(found)
 
 
-def _trigger(pattern: str, words: Sequence[str]) -> Trigger:
+def _trigger(pattern: str, words: Sequence[str], checked: bool) -> Trigger:
     _check_pattern(pattern, 0, RuleType.ERROR)
     phrases, literals = _needles({"words": words}, pattern, 0)
     if not phrases and not literals:
         raise _Bad(f"{pattern!r}: give words that each match holds, since not every line can be tried")
-    return Trigger(pattern, phrases, literals)
+    return Trigger(pattern, phrases, literals, built_in=checked)
 
 
 def _rule(table: Any, pack: str, taken: set[str], checked: bool) -> Rule:
@@ -321,7 +322,11 @@ def _needed(table: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _line_of_rule(text: str, index: int) -> int:
-    """The line on which the ``index``-th ``[[rule]]`` begins."""
-    starts = [m.start() for m in re.finditer(r"^[ \t]*\[\[[ \t]*rule[ \t]*\]\]", text, re.MULTILINE)]
-    return text.count("\n", 0, starts[index]) + 1 if index < len(starts) else 1
+def _lines_of_rules(text: str) -> list[int]:
+    """The lines on which each ``[[rule]]`` begins."""
+    lines, number, end = [], 1, 0
+    for rule in re.finditer(r"^[ \t]*\[\[[ \t]*rule[ \t]*\]\]", text, re.MULTILINE):
+        number += text.count("\n", end, rule.start())
+        end = rule.start()
+        lines.append(number)
+    return lines

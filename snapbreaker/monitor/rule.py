@@ -101,6 +101,8 @@ class Rule:
         """Whether it says something about a line. Of one that is longer than its reach, see ``Reach``."""
         if self.type.whole_line:
             return len(text) <= self.reach.whole and bool(self.pattern.fullmatch(text))
+        if len(text) <= self.reach.whole:
+            return bool(self.pattern.search(text))
         return any(self.pattern.search(text, start, end) for start, end in self.reach.parts(len(text)))
 
     def has_expired(self, today: date) -> bool:
@@ -111,19 +113,21 @@ class Rule:
 class Trigger:
     """A pattern that changes what is judged: the banner of a tool, the begin or the end of a context.
 
-    ``phrases`` and ``literals`` are the prefilter, as those of a rule, and never both empty.
+    ``phrases`` and ``literals`` are the prefilter, as those of a rule, and never both empty. ``built_in``: it came
+    with snapbreaker.
     """
 
     source: str
     phrases: frozenset[bytes] = frozenset()
     literals: frozenset[bytes] = frozenset()
+    built_in: bool = True
 
     @property
     def needles(self) -> frozenset[bytes]:
         return self.phrases | self.literals
 
-    def matches(self, text: str, needles: set[bytes]) -> bool:
-        return not self.needles.isdisjoint(needles) and bool(compiled(self.source, 0).search(text))
+    def matches(self, text: str) -> bool:
+        return bool(compiled(self.source, 0).search(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from snapbreaker.dataclass import dataclass
 from snapbreaker.monitor.expected import Expected
 from snapbreaker.monitor.packs import BUILT_IN, builtin_head, builtin_pack, select_packs, today
+from snapbreaker.monitor.patience import Patience, triggers
 from snapbreaker.monitor.prefilter import Prefilter
 from snapbreaker.monitor.rule import Context, Pack, Rule, RuleType, Trigger
 
@@ -35,19 +36,23 @@ class RuleSet:
     decides, the line is fine (in strict mode: if an allow or expect rule of any pack matches the whole line).
 
     ``dormant`` are the names of built-in packs that join when their tool shows itself: ``for_line``,
-    ``for_programs``. A set never changes; these return another one. Expired rules do not count.
+    ``for_programs``. A set never changes; these return another one. Expired rules do not count, and none that was
+    given up: ``patience`` tells which.
     """
 
-    def __init__(self, packs: Iterable[Pack], dormant: Iterable[str] = ()) -> None:
+    def __init__(
+        self, packs: Iterable[Pack], dormant: Iterable[str] = (), patience: Patience | None = None
+    ) -> None:
         self.packs = tuple(packs)
+        self.patience = patience or Patience()
         self.dormant = tuple(dormant)
         self.contexts = tuple(context for pack in self.packs for context in pack.contexts)
         self._signs = tuple((name, sign) for name in self.dormant for sign in builtin_head(name).signs)
-        triggers = [sign for _, sign in self._signs]
-        triggers += [trigger for context in self.contexts for trigger in (context.begin, context.end)]
+        signs = [sign for _, sign in self._signs]
+        signs += [trigger for context in self.contexts for trigger in (context.begin, context.end)]
         now = today()
         self.expired = tuple(rule for pack in self.packs for rule in pack.rules if rule.has_expired(now))
-        self._layers = tuple(_Layer(pack, self.expired) for pack in reversed(self.packs))
+        self._layers = tuple(_Layer(pack, self.expired, self.patience) for pack in reversed(self.packs))
         self._issues = [(number, rule) for number, layer in enumerate(self._layers) for rule in layer.issues]
         # Places in ``_issues``; under b"" of those that have no needle.
         self._by_needle: dict[bytes, list[int]] = {b"": []}
@@ -55,7 +60,7 @@ class RuleSet:
             for needle in rule.needles or (b"",):
                 self._by_needle.setdefault(needle, []).append(place)
         issues = [rule for layer in self._layers for rule in layer.issues]
-        prefiltered: list[Rule | Trigger] = [*issues, *triggers]
+        prefiltered: list[Rule | Trigger] = [*issues, *signs]
         self._unprepared = iter(self.rules)
         self.always = any(not rule.needles for rule in issues)
         self.prefilter = Prefilter(
@@ -81,7 +86,7 @@ class RuleSet:
 
     def for_line(self, text: str, needles: set[bytes]) -> RuleSet:
         """The set with the packs whose tool is recognised by this line."""
-        return self._with({name for name, sign in self._signs if sign.matches(text, needles)})
+        return self._with({name for name, sign in self._signs if triggers(sign, text, needles)})
 
     def for_programs(self, programs: Iterable[str]) -> RuleSet:
         """The set with the packs of the programs that were seen to run."""
@@ -93,7 +98,7 @@ class RuleSet:
         if not names:
             return self
         packs = [self.packs[0], *map(builtin_pack, sorted(names)), *self.packs[1:]]
-        return RuleSet(packs, [name for name in self.dormant if name not in names])
+        return RuleSet(packs, [name for name in self.dormant if name not in names], self.patience)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -121,7 +126,7 @@ class RuleSet:
                 return Verdict(passed=passed)
             masked = layer.mask(masked, low)
             for rule in rules.get(number, ()):
-                if rule.matches(masked):
+                if self.patience.matches(rule, masked):
                     return Verdict(rule)
         return FINE
 
@@ -134,7 +139,7 @@ class RuleSet:
             if rule.type is RuleType.MASK
             and rule not in self.expired
             and rule.can_match(low)
-            and rule.matches(text)
+            and self.patience.matches(rule, text)
         ]
 
     def _candidates(self, text: str, needles: set[bytes], contexts: Set[str]) -> dict[int, list[Rule]]:
@@ -145,7 +150,7 @@ class RuleSet:
         by_layer: dict[int, list[Rule]] = {}
         for place in sorted(found):
             layer, rule = self._issues[place]
-            if _counts(rule, contexts) and rule.matches(text):
+            if _counts(rule, contexts) and self.patience.matches(rule, text):
                 by_layer.setdefault(layer, []).append(rule)
         return by_layer
 
@@ -169,29 +174,31 @@ class RuleSet:
 
     def lapsed(self, text: str) -> Rule | None:
         """The allow rule that would have let ``text`` pass, had it not expired."""
-        return next((r for r in self.expired if r.type is RuleType.ALLOW and r.matches(text)), None)
+        allowed = (rule for rule in self.expired if rule.type is RuleType.ALLOW)
+        return next((rule for rule in allowed if self.patience.matches(rule, text)), None)
 
 
 class _Layer:
     """One pack's rules, sorted by what they do."""
 
-    def __init__(self, pack: Pack, expired: Sequence[Rule]) -> None:
+    def __init__(self, pack: Pack, expired: Sequence[Rule], patience: Patience) -> None:
+        self._patience = patience
         rules = [rule for rule in pack.rules if rule not in expired] if expired else pack.rules
         self._allow = [rule for rule in rules if rule.type is RuleType.ALLOW]
         self._mask = [rule for rule in rules if rule.type is RuleType.MASK]
-        self.expects = Expected(rule for rule in rules if rule.type is RuleType.EXPECT).rule
+        self.expects = Expected((rule for rule in rules if rule.type is RuleType.EXPECT), patience).rule
         self.issues = [rule for rule in rules if rule.type.trips]
 
     def mask(self, text: str, low: str) -> str:
         """``text`` with the spans blanked that are innocent; ``low`` is the line in lower case."""
         for rule in self._mask:
             if len(text) <= rule.reach.whole and rule.can_match(low):
-                text = rule.pattern.sub(_blank, text)
+                text = self._patience.masked(rule, text, _blank)
         return text
 
     def allows(self, text: str, low: str, contexts: Set[str]) -> Rule | None:
         for rule in self._allow:
-            if _counts(rule, contexts) and rule.can_match(low) and rule.matches(text):
+            if _counts(rule, contexts) and rule.can_match(low) and self._patience.matches(rule, text):
                 return rule
         return None
 
@@ -207,12 +214,12 @@ class Contexts:
         on = set[str]()
         for context in known:
             name = context.full_name
-            if context.begin.matches(text, needles):
+            if triggers(context.begin, text, needles):
                 self._begun[name] = number
                 on.add(name)
             elif name in self._begun:
                 on.add(name)
-                if number - self._begun[name] >= context.lines or context.end.matches(text, needles):
+                if number - self._begun[name] >= context.lines or triggers(context.end, text, needles):
                     del self._begun[name]
         return on
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from snapbreaker.dataclass import dataclass
@@ -84,20 +85,26 @@ class Reach:
             yield start, min(length, start + self.part)
 
 
+@cache
 def reach(pattern: str, flags: int = 0, *, anchored: bool = False) -> Reach | None:
     """On how much text the pattern may be tried; None: it is too slow on any."""
     tree = PARSER.parse(pattern, flags)
     items, ignore_case = flat(tree), bool(tree.state.flags & re.IGNORECASE)
+    shared = _Shared(ignore_case)
     sizes = [size for size in (LONGEST >> n for n in range(8)) if size >= SHORTEST]
-    steps = {size: _steps(items, size, ignore_case, anchored) for size in sizes}
-    if steps[SHORTEST] * (1 if anchored else _parts(SHORTEST)) > LIMIT:
+
+    @cache
+    def steps(size: int) -> float:
+        return _Steps(size, shared).of(items, anchored)
+
+    if steps(SHORTEST) * (1 if anchored else _parts(SHORTEST)) > LIMIT:
         return None
     whole = next(
-        (size for size in sizes if steps[size] * (LINE / size if size == LONGEST else 2) <= BUDGET), SHORTEST
+        (size for size in sizes if steps(size) * (LINE / size if size == LONGEST else 2) <= BUDGET), SHORTEST
     )
     if whole == LONGEST or anchored:
         return Reach(whole, whole)
-    return Reach(whole, next((size for size in sizes if steps[size] * _parts(size) <= BUDGET), SHORTEST))
+    return Reach(whole, next((size for size in sizes if steps(size) * _parts(size) <= BUDGET), SHORTEST))
 
 
 def _parts(size: int) -> float:
@@ -122,7 +129,7 @@ def _is_ambiguous(items: list[tuple[str, Any]], follow: frozenset[str], ignore_c
         after = first(rest, ignore_case, follow)
         if op == "BRANCH":
             branches = [flat(branch) for branch in argument[1]]
-            if any(_collide(a, b, after, ignore_case) for n, a in enumerate(branches) for b in branches[:n]):
+            if next(_collisions(branches, after, ignore_case), None):
                 return True
             if any(_is_ambiguous(branch, after, ignore_case) for branch in branches):
                 return True
@@ -160,39 +167,95 @@ def _collide(
     return bool(first(one, ignore_case, after) & first(other, ignore_case, after)) or not (one and other)
 
 
-def _steps(items: list[tuple[str, Any]], size: int, ignore_case: bool, anchored: bool) -> float:
+def _collisions(
+    branches: list[list[tuple[str, Any]]], after: frozenset[str], ignore_case: bool
+) -> Iterator[tuple[int, int]]:
+    """The pairs of alternatives that collide. Those that begin with no common character are not compared."""
+    by_first: dict[str, list[int]] = {}  # "": of those that are empty
+    for number, branch in enumerate(branches):
+        begins = first(branch, ignore_case, after)
+        near = {rival for char in (*begins, "") for rival in by_first.get(char, ())}
+        for rival in sorted(near) if branch else range(number):
+            if _collide(branches[rival], branch, after, ignore_case):
+                yield rival, number
+        for char in begins if branch else ("",):
+            by_first.setdefault(char, []).append(number)
+
+
+class _Shared:
+    """How many alternatives of a branch may begin with the same text; counted once."""
+
+    def __init__(self, ignore_case: bool) -> None:
+        self.ignore_case = ignore_case
+        self._counts: dict[int, int] = {}
+
+    def of(self, branches: list[Any]) -> int:
+        if id(branches) not in self._counts:  # the tree holds them, so the number stays theirs
+            opened, none = [flat(branch) for branch in branches], frozenset[str]()
+            counts = [int(_collide(one, one, none, self.ignore_case)) for one in opened]
+            for a, b in _collisions(opened, none, self.ignore_case):
+                counts[a] += 1
+                counts[b] += 1
+            self._counts[id(branches)] = max(1, *counts)
+        return self._counts[id(branches)]
+
+
+class _Steps:
     """About how many steps a hostile text of ``size`` characters takes at most."""
-    factors: list[float] = []  # each a place in the text that may be chosen
-    inner = 1.0
-    if not anchored:
-        items = _without_tail(items)
-        if not (items and items[0][0] == "AT" and "BEGINNING" in str(items[0][1])):
-            factors.append(size / max(1, _letters(items)))
-    scans = 1.0  # characters that are passed over after the last choice
-    while items:
-        (op, argument), items = items[0], items[1:]
-        if op == "BRANCH":
-            branches = [flat(branch) for branch in argument[1]]
-            shared = max(sum(_collide(a, b, frozenset(), ignore_case) for b in branches) for a in branches)
-            factors.append(max(1, shared))
-            items = max(branches, key=lambda found: _steps(found, size, ignore_case, True)) + items
-            continue
-        for child in children(op, argument):
-            inner = max([inner, *(3 * _steps(flat(each), size, ignore_case, True) for each in _asserted(child))])
-        if op in ("ASSERT", "ASSERT_NOT"):
-            inner = max(inner, _steps(flat(argument[1]), size, ignore_case, True))
-        elif op == "GROUPREF":
-            scans = size
-        elif elastic(op, argument):
-            most = min(int(argument[1]) - int(argument[0]) + 1, size)
-            again, after = first(flat(argument[2]), ignore_case), first(items, ignore_case)
-            if again & after and not _fenced((op, argument), items, ignore_case):
-                factors.append(max(1.0, most / max(1, _letters(items))) if most == size else most)
-                scans = 1.0
-            elif most == size:
-                scans = size / 3  # a run of one class is passed over quickly
-    large = sum(factor > _MANY for factor in factors)
-    return math.prod(factors) * scans * inner / math.factorial(large)
+
+    def __init__(self, size: int, shared: _Shared) -> None:
+        self._size, self._shared = size, shared
+        self._ignore_case = shared.ignore_case
+        self._alone: dict[int, float] = {}
+
+    def _of_tree(self, tree: Any) -> float:
+        """Of a part of the pattern by itself. Each is part of others, so it is counted once."""
+        if id(tree) not in self._alone:
+            self._alone[id(tree)] = self.of(flat(tree), True)
+        return self._alone[id(tree)]
+
+    def of(self, items: list[tuple[str, Any]], anchored: bool) -> float:
+        size = self._size
+        factors: list[float] = []  # each a place in the text that may be chosen
+        inner = 1.0
+        if not anchored:
+            items = _without_tail(items)
+            if not (items and items[0][0] == "AT" and "BEGINNING" in str(items[0][1])):
+                factors.append(size / max(1, _letters(items)))
+        scans = 1.0  # characters that are passed over after the last choice
+        while items:
+            (op, argument), items = items[0], items[1:]
+            if op == "BRANCH":
+                factors.append(self._shared.of(argument[1]))
+                items = flat(max(argument[1], key=self._of_tree)) + items
+                continue
+            if op in REPEATS and int(argument[1]) < _LOOP:  # as good as written out
+                if self._shares((op, argument), items):
+                    factors.append(int(argument[1]) - int(argument[0]) + 1)
+                items = flat(argument[2]) * int(argument[1]) + items
+                continue
+            for child in children(op, argument):
+                inner = max([inner, *(3 * self._of_tree(each) for each in _asserted(child))])
+            if op in ("ASSERT", "ASSERT_NOT"):
+                inner = max(inner, self._of_tree(argument[1]))
+            elif op == "GROUPREF":
+                scans = size
+            elif elastic(op, argument):
+                endless = width(op, argument)[1] >= size
+                most = size if endless else int(argument[1]) - int(argument[0]) + 1
+                if self._shares((op, argument), items):
+                    factors.append(max(1.0, most / max(1, _letters(items))) if most == size else most)
+                    scans = 1.0
+                elif most == size:
+                    scans = size / 3  # a run of one class is passed over quickly
+        large = sum(factor > _MANY for factor in factors)
+        return math.prod(factors) * scans * inner / math.factorial(large)
+
+    def _shares(self, item: tuple[str, Any], rest: list[tuple[str, Any]]) -> bool:
+        """Whether a repeat can leave characters that it takes to what follows it."""
+        ignore_case = self._ignore_case
+        shared = first(flat(item[1][2]), ignore_case) & first(rest, ignore_case)
+        return elastic(*item) and bool(shared) and not _fenced(item, rest, ignore_case)
 
 
 def _without_tail(items: list[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 CHUNK = 64 * 1024
+_FLOOD = 1024  # octets that a terminal gives in one go when there is more to come
+_BREATH, _BREATHS = 0.00004, 16  # s in which it is filled again, and how often it is waited for
 _ERASE = b"\r\x1b[K"  # the line that the cursor is in (console_codes(4), EL)
 _GONE = {errno.EPIPE, errno.EIO, errno.ECONNRESET}
 LIMIT = 256 * 1024  # octets waiting in a relay; from then on its source is not read, so the command has to wait
@@ -35,29 +37,46 @@ class Source:
         self.filled = False  # the last piece was a full one: there is more
         self.ended = False
         self._terminal = os.isatty(fd)
+        self._buffer = memoryview(bytearray(CHUNK if self._terminal else 0))
         os.set_blocking(fd, False)
 
     def read(self) -> bytes:
-        """What is there now, at most CHUNK; empty when nothing is, or at the end (``ended``).
-
-        A terminal gives 4 KiB at a time (n_tty.c), which are gathered.
-        """
-        data = self._piece(CHUNK)
-        while self._terminal and data and len(data) < CHUNK and (more := self._piece(CHUNK - len(data))):
-            data += more
+        """What is there now, at most CHUNK; empty when nothing is, or at the end (``ended``)."""
+        data = self._gathered() if self._terminal else self._piece()
         self.ended = data == b""
         self.filled = data is not None and len(data) == CHUNK
         self.octets += len(data or b"")
         return data or b""
 
-    def _piece(self, most: int) -> bytes | None:
+    def _piece(self) -> bytes | None:
         """None: nothing is there yet."""
         try:
-            return os.read(self.fd, most)
+            return os.read(self.fd, CHUNK)
         except BlockingIOError:
             return None
-        except OSError:  # EIO: the last process closed its terminal
+        except OSError:
             return b""
+
+    def _gathered(self) -> bytes | None:
+        """A terminal gives 4 KiB at a time (n_tty.c) and then nothing, until a thread of the kernel has filled it
+        again. In a flood that is waited for, less than 1 ms: each piece would cost as much as a long one.
+        """
+        size = breaths = 0
+        while size < CHUNK:
+            try:
+                count = os.readv(self.fd, [self._buffer[size:]])
+            except BlockingIOError:
+                if size < _FLOOD or breaths == _BREATHS:
+                    break
+                breaths += 1
+                time.sleep(_BREATH)
+                continue
+            except OSError:  # EIO: the last process closed its terminal
+                count = 0
+            if not count:
+                return bytes(self._buffer[:size])
+            size += count
+        return bytes(self._buffer[:size]) or None
 
     def close(self) -> None:
         if self.fd >= 0:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 
 from snapbreaker.dataclass import dataclass
 
@@ -15,6 +17,7 @@ AT_ONCE = 8 * CHUNK  # octets read in one go: who writes without end does not ke
 _KEPT = 4  # files of one name that are read on after they were rotated away: the writer may be late
 _MARK = 64  # octets before the place of reading that tell whether a file is still the same
 _COARSE = 2.0  # s by which the time of a file may be behind our clock (FAT; Linux' own tick is 4 ms)
+_NEIGHBOURS = 4096  # files of a directory whose sizes are noted
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -30,8 +33,9 @@ class Tail:
     """What is written to ``path`` from now on. The file may come later, and be renamed, replaced or truncated.
 
     ``since`` is when the run began, in seconds since the epoch: a file that appears with older content (it was
-    moved there) is read from its end. ``behind``: there is more to read at once. ``missing``: why it has never
-    been read, empty when it was.
+    moved there, or a symbolic link was) is read from where it ended then, which is known of the files beside this
+    one and beside what the link pointed to. ``behind``: there is more to read at once. ``missing``: why it has
+    never been read, empty when it was.
     """
 
     def __init__(self, path: str, since: float) -> None:
@@ -40,6 +44,11 @@ class Tail:
         self.behind = False
         self.missing = "is no file"
         self._files: list[_File] = []
+        self._ends = {
+            identity: size
+            for directory in {os.path.dirname(path), os.path.dirname(os.path.realpath(path))}
+            for identity, size in _sizes(directory)
+        }
         self._open(beginning=True)
 
     def close(self) -> None:
@@ -81,13 +90,24 @@ class Tail:
             return False
         self.missing = ""
         facts = os.fstat(fd)
-        place = facts.st_size if beginning or facts.st_mtime < self._began() else 0
-        self._files.append(_File(fd, (facts.st_dev, facts.st_ino), place, _mark(fd, place)))
+        identity = (facts.st_dev, facts.st_ino)
+        old = beginning or facts.st_mtime < self._began()
+        place = facts.st_size if old else min(self._ends.pop(identity, 0), facts.st_size)
+        self._files.append(_File(fd, identity, place, _mark(fd, place)))
         return True
 
     def _began(self) -> float:
         """When the run began, by the clock of then and by that of now: it may have been set meanwhile."""
         return min(self._since, time.time() - (time.monotonic() - self._made)) - _COARSE
+
+
+def _sizes(directory: str) -> Iterator[tuple[tuple[int, int], int]]:
+    """Of the files of a directory, by device and inode."""
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in islice(entries, _NEIGHBOURS):
+            if entry.is_file(follow_symlinks=False):
+                facts = entry.stat(follow_symlinks=False)
+                yield (facts.st_dev, facts.st_ino), facts.st_size
 
 
 def _rest(file: _File) -> Iterator[bytes]:
@@ -97,7 +117,23 @@ def _rest(file: _File) -> Iterator[bytes]:
         while data := os.pread(file.fd, CHUNK, file.position):
             file.position += len(data)
             file.mark = (file.mark + data)[-_MARK:]
+            if data[0] == 0:  # its writer has kept its place when it was truncated, and left a hole before it
+                data = data.lstrip(b"\0")
+                if not data:
+                    _over_hole(file)
+                    continue
             yield data
+
+
+def _over_hole(file: _File) -> None:
+    try:
+        place = os.lseek(file.fd, file.position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # no more data
+            raise
+        place = os.fstat(file.fd).st_size
+    if place > file.position:
+        file.position, file.mark = place, _mark(file.fd, place)
 
 
 def _mark(fd: int, place: int) -> bytes:

@@ -73,15 +73,7 @@ mounted=
 for pair in proc:proc sysfs:sys devtmpfs:dev tmpfs:run; do
 	mount -t "${{pair%:*}}" "${{pair%:*}}" "$rootmnt/${{pair#*:}}" && mounted="${{pair#*:}} $mounted"
 done
-# Thin snapshots are not activated at boot; /dev/disk/by-uuid is to go on naming their origins.
-if command -v lvm >/dev/null; then
-	rules=/run/udev/rules.d
-	mkdir -p $rules
-	echo 'ENV{{DM_LV_NAME}}=="snapbreaker_*", ENV{{DM_UDEV_LOW_PRIORITY_FLAG}}="1"' >$rules/57-snapbreaker.rules
-	udevadm control --reload
-	lvm lvchange --activate y --ignoreactivationskip --yes --sysinit @snapbreaker
-fi
-rootmnt=$rootmnt sh "$boot"
+{in_reach}rootmnt=$rootmnt sh "$boot"
 for place in $mounted; do umount "$rootmnt/$place"; done
 [ "$readonly" != y ] || mount -o remount,ro "$ROOT" "$rootmnt"
 """
@@ -95,7 +87,7 @@ def unit(store: Path, program: str) -> str:
     return _UNIT.format(store=store, program=program, lock=lock_file())
 
 
-def hook(store: Path, first_aid: str = "") -> str:
-    """The text of the hook for the initramfs; ``first_aid``: see ``Backend``."""
+def hook(store: Path, first_aid: str = "", in_reach: str = "") -> str:
+    """The text of the hook for the initramfs; ``first_aid`` and ``in_reach``: see ``Backend``."""
     patterns = "|".join(f'*\'"state": "{state}"\'*' for state in State if state not in SETTLED | NEVER_STARTED)
-    return _HOOK.format(store=store, patterns=patterns, first_aid=first_aid)
+    return _HOOK.format(store=store, patterns=patterns, first_aid=first_aid, in_reach=in_reach)

@@ -51,15 +51,18 @@ def _install_hook(store: Path) -> list[str]:
     """Into the initramfs, where initramfs-tools makes it; that takes some seconds."""
     if not HOOK.parent.is_dir():
         return []
-    HOOK.write_text(boot_files.hook(store, _first_aid()))
+    HOOK.write_text(hook(store))
     HOOK.chmod(0o755)
     if commands.installed("update-initramfs"):
         commands.run(["update-initramfs", "-u"], timeout=600)
     return [str(HOOK)]
 
 
-def _first_aid() -> str:
-    return "".join(selection.load(name).first_aid for name in selection.loadable())
+def hook(store: Path) -> str:
+    """Its text, with what every backend has to say there."""
+    backends = [selection.load(name) for name in selection.loadable()]
+    lines = ("".join(one.first_aid for one in backends), "".join(one.in_reach for one in backends))
+    return boot_files.hook(store, *lines)
 
 
 def knows(first_aid: str) -> bool:

@@ -5,66 +5,44 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from tests.bench.in_vm import measured
-from tests.bench.measure import compared, heading
+from tests.bench.in_vm import CHANGE, NOTE, InVm, Side, own_sides, tables
+from tests.bench.measure import heading
 from tests.lab.vm_lvm import LvmVm
 from tests.lab.vm_zfs import disks
 
-# Runs in the VM: prints, for each of the ways, seconds by the clock and of the processors, by round.
-SIDES = r"""
-files, rounds, kind = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-SIZE = [] if kind == "thin" else ["-L", "100m"]
-def change():
-    for number in range(0, files, 20):
-        with open("/b/new", "w") as file:
-            file.write(f"after {number}")
-        os.rename("/b/new", f"/b/{number}")
-MAKE = {"thin": "lvcreate -qq --type thin-pool -L 600m -n pool g; lvcreate -qq -V 400m --thinpool pool -n b g",
-        "classic": "lvcreate -qq -y -L 400m -n b g"}
-MKFS = "mke2fs -q -t ext4 /dev/g/b; mkdir -p /b; mount /dev/g/b /b"
-subprocess.run(f"vgcreate -q g /dev/ubdb; {MAKE[kind]}; {MKFS}", shell=True, check=True)
-for number in range(files):
-    with open(f"/b/{number}", "w") as file:
-        file.write(f"before {number}")
-names = ("lvcreate -s", "snapbreaker checkpoint create", "lvconvert --merge", "snapbreaker rollback")
-found = {name: [] for name in names}
-for _ in range(rounds):
-    os.sync()
-    snapshot = ("lvcreate", "-qq", "-s", *SIZE, "-n", "s", "g/b")
-    found["lvcreate -s"].append(took(run("sync", "-f", "/b"), run(*snapshot)))
-    change()
-    os.sync()
-    merge = ("lvconvert", "-qq", "-i", "1", "--merge", "g/s")
-    found["lvconvert --merge"].append(took(run("umount", "/b"), run(*merge), run("mount", "/dev/g/b", "/b")))
-    made = run("snapbreaker", "-q", "checkpoint", "create", "--scope", "/b")
-    found["snapbreaker checkpoint create"].append(took(made))
-    change()
-    os.sync()
-    back = run("snapbreaker", "-q", "rollback", "--last", "--whole", "--force", "--yes")
-    found["snapbreaker rollback"].append(took(back))
-    run("snapbreaker", "-q", "checkpoint", "delete", *checkpoints())
-print(json.dumps(found))
+VOLUMES = ("/b1", "/b2", "/b3")
+POOL = "lvcreate -qq --type thin-pool -L 900m --poolmetadatasize 8m -n pool g"
+MAKE = {"thin": "lvcreate -qq -V 200m --thinpool pool -n $name g", "classic": "lvcreate -qq -y -L 200m -n $name g"}
+PREPARE = """
+vgcreate -q g /dev/ubdb; {pool}
+for top in "$@"; do
+	name=${{top#/}}; {make}; mke2fs -q -t ext4 /dev/g/$name; mkdir $top; mount /dev/g/$name $top
+done
 """
-NOTE = """\
-Times are the VM's, whose kernel is an ordinary process: its system calls take several times as long as the
-machine's. snapbreaker's include its own start, and a second comparison of everything after the rollback, which
-`lvconvert --merge` does without; that needs the volume unmounted, and keeps nothing of what it takes away.
-"""
+SIZE = {"thin": "", "classic": "-L 100m"}
+PRICE = "needs the volume unmounted, and keeps nothing of what it takes away"
+BARE = ("lvcreate -s", "lvconvert --merge")
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--files", type=int, default=2000, help="files on the volume")
-    parser.add_argument("--kind", choices=["thin", "classic"], default="thin", help="of the volume")
+    parser.add_argument("--files", type=int, default=2000, help="files on each volume")
+    parser.add_argument("--kind", choices=sorted(MAKE), default="thin", help="of the volumes")
 
 
 def bench(options: Namespace, scratch: Path) -> str:
     if reason := LvmVm.missing():
         raise SystemExit(reason)
-    found = measured(
-        LvmVm.create(scratch, None, disks(scratch, 1 << 30)), SIDES, options.files, options.rounds, options.kind
-    )
-    volume = f"a {options.kind} volume of {options.files:,} files, a twentieth of them replaced"
-    create = {name: found[name] for name in ("snapbreaker checkpoint create", "lvcreate -s")}
-    restore = {name: found[name] for name in ("snapbreaker rollback", "lvconvert --merge")}
-    tables = "\n\n".join(compared(sides, [], {}) for sides in (create, restore))
-    return f"{heading('LVM', volume, f'{options.rounds} rounds')}\n{tables}\n\n{NOTE}"
+    kind = options.kind
+    prepare = PREPARE.format(pool=POOL if kind == "thin" else ":", make=MAKE[kind])
+    merge = "umount /b1; lvconvert -qq -i 1 --merge g/s; mount /dev/g/b1 /b1"
+    sides = {
+        BARE[0]: Side(f"sync -f /b1; lvcreate -qq -s {SIZE[kind]} -n s g/b1"),
+        BARE[1]: Side(merge, CHANGE),
+        **own_sides(VOLUMES),
+    }
+    vm = InVm(LvmVm.create(scratch, None, disks(scratch, 2 << 30)), VOLUMES, options.files)
+    found, scale = vm.measured(prepare, sides, options.rounds)
+    facts = f"{kind} volumes of {options.files:,} files, a twentieth of them replaced"
+    note = NOTE.format(bare=BARE[1], price=PRICE)
+    shown = tables(found, scale, len(VOLUMES), BARE)
+    return f"{heading('LVM', facts, f'{options.rounds} rounds')}\n{shown}\n\n{note}"

@@ -65,8 +65,12 @@ def _texts() -> dict[str, bytes]:
 
 
 def _sides(file: Path) -> dict[str, Callable[[], None]]:
+    packs = [builtin_pack(DEFAULT), *(builtin_pack(name) for name in BUILT_IN if name != DEFAULT)]
+
     def through(plain: bool, terminal: bool) -> Callable[[], None]:
-        return lambda: _watched(file, plain=plain, terminal=terminal)
+        with patch.object(prefilter, "scanner", (lambda *_: None) if plain else scanner):
+            rules = RuleSet(packs)
+        return lambda: _watched(file, rules, terminal)
 
     return {
         "cat, a pipe, cat": lambda: _shell(f"cat '{file}' | cat >/dev/null"),
@@ -97,22 +101,20 @@ def _relayed(file: Path) -> None:
     os.close(master)
 
 
-def _watched(file: Path, *, plain: bool, terminal: bool) -> None:
-    with patch.object(prefilter, "scanner", (lambda *_: None) if plain else scanner):
-        rules = RuleSet([builtin_pack(DEFAULT), *(builtin_pack(name) for name in BUILT_IN if name != DEFAULT)])
-        tree = ProcessTree.create(f"bench-{os.getpid()}")
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            spec = RunSpec(("cat", str(file)), "/", dict(os.environ), pty=terminal, idle=120)
-            relay = Relay(nowhere)
-            relays = dict.fromkeys(("stdout", "stderr", "pty"), relay)
-            watched = Monitor(spec, Judge(rules), tree, relays=relays).run()
-            relay.close()
-        finally:
-            os.close(nowhere)
-            tree.remove()
-        if watched.issue:
-            raise SystemExit(f"the breaker halted innocent output: {watched.issue}")
+def _watched(file: Path, rules: RuleSet, terminal: bool) -> None:
+    tree = ProcessTree.create(f"bench-{os.getpid()}")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        spec = RunSpec(("cat", str(file)), "/", dict(os.environ), pty=terminal, idle=120)
+        relay = Relay(nowhere)
+        relays = dict.fromkeys(("stdout", "stderr", "pty"), relay)
+        watched = Monitor(spec, Judge(rules), tree, relays=relays).run()
+        relay.close()
+    finally:
+        os.close(nowhere)
+        tree.remove()
+    if watched.issue:
+        raise SystemExit(f"the breaker halted innocent output: {watched.issue}")
 
 
 def _took(work: Callable[[], None]) -> tuple[float, float, float]:

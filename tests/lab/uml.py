@@ -14,6 +14,13 @@ from tests.lab import cgroups, vm_image
 from tests.lab.vm import Vm
 
 MODULES = Path("/usr/lib/uml/modules")
+# Directories of it that no test needs.
+NO_MODULES = (
+    *("sctp", "batman-adv", "tipc", "ceph", "sunrpc", "openvswitch", "nfc", "rxrpc", "atm", "rds"),
+    *("dccp", "can", "ieee802154", "caif", "ocfs2", "nfs", "nfsd", "smb", "f2fs", "gfs2", "afs", "nilfs2"),
+    *("ubifs", "orangefs", "jffs2", "scsi", "target", "mtd", "iio", "dlm", "llc", "hfsplus", "lockd", "9p"),
+    *("ecryptfs"),
+)
 # hostfs is how a VM reaches a directory of the host: what lab= on the kernel's command line names.
 MOUNT = """sh -c 'mount -t hostfs -o "$$(sed "s/.*lab=\\\\([^ ]*\\\\).*/\\\\1/" /proc/cmdline)" none /run/lab'"""
 QUIET = ("quiet", "con=null", "con0=null,fd:1", "systemd.show_status=0")
@@ -48,6 +55,7 @@ def kernel() -> vm_image.Kernel:
     release = max(path.name for path in MODULES.iterdir())
 
     def modules(directory: Path) -> None:
-        shutil.copytree(MODULES / release, directory / release, symlinks=True)
+        ignored = shutil.ignore_patterns(*NO_MODULES)
+        shutil.copytree(MODULES / release, directory / release, symlinks=True, ignore=ignored)
 
     return vm_image.Kernel("uml", release, (MOUNT,), modules)

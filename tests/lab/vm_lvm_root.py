@@ -6,7 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from snapbreaker.system import boot_files
+from snapbreaker.checkpoint import store
+from snapbreaker.system import service
 from tests.lab import cache, debian, sessions, vm_image, vm_lvm
 from tests.lab.vm_lvm import LvmVm
 from tests.lab.vm_roots import LIBRARY, PROVISION
@@ -50,7 +51,7 @@ def disk(session: Path, kind: str) -> Path:
 
 def initrd() -> Path:
     """Debian's, for both kinds."""
-    hook = boot_files.hook(Path("/var/lib/snapbreaker"))
+    hook = service.hook(Path(store.DEFAULT))
     kernel = vm_lvm.kernel()
 
     def make(work: Path, result: Path) -> None:

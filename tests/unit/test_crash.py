@@ -21,7 +21,7 @@ from snapbreaker.linux.process import boot_id
 from snapbreaker.linux.systemd import SystemdError
 from snapbreaker.preflight import preflight
 from snapbreaker.recover import recover
-from snapbreaker.system import boot, boot_files, holds
+from snapbreaker.system import boot, boot_files, holds, service
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import SystemState
 from tests.unit.fake_manager import TIMER, FakeManager
@@ -171,7 +171,7 @@ def test_a_lifeboat_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
 @pytest.mark.real_commands
 def test_the_hook_is_a_script_that_a_shell_understands(tmp_path: Path) -> None:
     path = tmp_path / "hook"
-    path.write_text(boot_files.hook(Path("/var/lib/snapbreaker")))
+    path.write_text(service.hook(Path("/var/lib/snapbreaker")))
     for shell in ("sh", "busybox"):
         if program := shutil.which(shell):
             words = [program, "sh"] if shell == "busybox" else [program]

@@ -18,6 +18,8 @@ from snapbreaker.monitor.lines import BLOCK, OVERLAP, PIECE, Block, LineReader, 
     [
         (b"plain\n", b"plain\n"),
         (b"pty\r\nline\r\r\n", b"pty\nline\r\n"),
+        (b"pty\r\nline\r\n", b"pty\nline\n"),
+        (b"10 %\rdone\n\r\n", b"10 %\rdone\n\n"),
         (b"\x1b[1;31mERR\x1b[0mOR\n", b"ERROR\n"),
         (b"\x1b]0;title error\x07text\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\\n", b"textlink\n"),
         (b"\x1b7\x1b[24;0fProgress: [ 20%]\x1b8E: x\n", b"\r\rProgress: [ 20%]\rE: x\n"),

@@ -57,8 +57,9 @@ def test_lines_of_many_tools(kind: str) -> None:
     packs_of: dict[str, RuleSet] = {}
     wrong = []
     for command, _, line in (row.partition("|") for row in rows):
-        rules = packs_of.setdefault(command, RuleSet.for_command(shlex.split(command)))
-        judge = Judge(rules)
+        if command not in packs_of:
+            packs_of[command] = RuleSet.for_command(shlex.split(command))
+        judge = Judge(packs_of[command])
         if bool(judge.feed("s", line.encode()) + judge.close("s")) != (kind == "bad"):
             wrong.append(f"{command}: {line}")
     assert not wrong

@@ -55,6 +55,9 @@ def test_the_line_passes_and_the_file_keeps_its_content(project: Path) -> None:
         (["--line", LINE, "--reason", "x", "--expires", "soon"], "no day"),
         (["--line", LINE, "--reason", "x", "--expires", "2020-01-31"], "is past"),
         (["--line", " ", "--reason", "x"], "the line is empty"),
+        (["--line", "WARN a\nWARN b\n\nWARN c\n", "--reason", "x"], "a text of 3 lines, and each"),
+        (["--line", "WARN 10 %\rWARN 20 %", "--reason", "x"], "a text of 2 lines"),
+        (["--line", "WARN " + "x " * 5000, "--reason", "x"], "longer than what is judged"),
     ],
 )
 def test_bad_usage(project: Path, arguments: list[str], message: str) -> None:
@@ -70,6 +73,11 @@ def test_a_line_with_octets_that_are_no_text(project: Path) -> None:
     assert invoke("check", "run.log").startswith("1 WARNING")
     reason = os.fsdecode(b"it\xff s harmless")
     assert invoke("allow", "--line", os.fsdecode(octets), "--reason", reason).startswith("0 ")
+    assert invoke("check", "run.log") == "0 no issue\n"
+
+
+def test_a_line_with_its_line_feed(project: Path) -> None:
+    assert invoke("allow", "--line", f"\n{LINE}\r\n", "--reason", "x").startswith("0 ")
     assert invoke("check", "run.log") == "0 no issue\n"
 
 

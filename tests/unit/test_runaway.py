@@ -1,7 +1,8 @@
-"""Patterns that could run away are refused; those that are not take no long time on any line of 64 KiB."""
+"""Patterns that could run away are refused, and the others given up where they do: no line takes long."""
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from snapbreaker.errors import UsageError
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.packs import parse_pack
+from snapbreaker.monitor.patience import Patience
+from snapbreaker.monitor.rule import Rule
 from snapbreaker.monitor.rules import RuleSet
 from snapbreaker.monitor.runaway import runaway
 
@@ -33,6 +36,11 @@ LINES = [
     *("error faile" * 5957, "warn" * 16384, "Aa " * 21845, "cannot open " * 5461, "foobarba" * 8192),
 ]
 SECONDS = 0.5  # of processor time, on a busy machine; what runs away takes minutes
+SLOW = [r"(?:(?:.)+)?\s\b", r"(?:(?:[ab]|b))*(?:[ab])*?(?:\d{3}a)+", r"(?:(?:\w(?:(?=[ab]))+){3})+x", r"x(a*)\1"]
+ATOMS = ("a", "b", ".", r"\s", r"\w", r"\d", "[ab]", "[^a]", "ab", r"\b", "^", "$", "-")
+FUZZED = [
+    *("a" * 4096, "ab" * 2048, "a" * 4095 + "!", " " * 4096, "a b-" * 1024, "-" * 4096, "1" * 4096, "a1 " * 1365)
+]
 ANY = "[[rule]]\nname = 'any'\ntype = 'ERROR'\npattern = '.'"
 
 
@@ -64,7 +72,7 @@ def test_patterns_that_do_not(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", [*FINE, *SEARCHED], ids=lambda pattern: pattern[:30])
 def test_no_line_takes_long(pattern: str, kind: str) -> None:
     try:
-        rules = rule_set(kind, pattern)
+        rule_set(kind, pattern)
     except UsageError:
         assert pattern in SEARCHED or kind == "mask"
         return
@@ -72,11 +80,92 @@ def test_no_line_takes_long(pattern: str, kind: str) -> None:
         data = line.encode() + b"\n"
         takes: list[float] = []
         while not takes or (min(takes) >= SECONDS and len(takes) < 4):
-            judge = Judge(rules, strict=kind == "expect")
+            judge = Judge(rule_set(kind, pattern), strict=kind == "expect")  # in which nothing was given up yet
             began = time.process_time()
             judge.feed("s", data)
             takes.append(time.process_time() - began)
         assert min(takes) < SECONDS, line[:20]
+
+
+def seconds(rule: Rule, line: str) -> float:
+    """Of processor time, with a rule that was not given up yet."""
+    patience, began = Patience(), time.process_time()
+    if rule.type != "mask":
+        patience.matches(rule, line)
+    elif len(line) <= rule.reach.whole:
+        patience.masked(rule, line, lambda match: "")
+    return time.process_time() - began
+
+
+def random_pattern(choose: random.Random, depth: int) -> str:
+    def inner() -> str:
+        return random_pattern(choose, depth - 1)
+
+    kind = choose.random()
+    if depth == 0 or kind < 0.2:
+        return choose.choice(ATOMS)
+    if kind < 0.5:
+        return inner() + inner()
+    if kind < 0.6:
+        return f"(?:{inner()}|{inner()})"
+    if kind < 0.9:
+        return f"(?:{inner()}){choose.choice(('*', '+', '?', '{2,5}', '{3}', '*?', '{1,40}'))}"
+    return f"(?={inner()})"
+
+
+@pytest.mark.parametrize("kind", ["ERROR", "allow", "mask"])
+def test_what_is_not_refused_is_given_up_in_time(kind: str) -> None:
+    choose, tried = random.Random(kind), 0
+    patterns = [*SLOW, *(random_pattern(choose, 5) for _ in range(60))]
+    patterns += [f"({random_pattern(choose, 4)}){random_pattern(choose, 2)}\\1" for _ in range(30)]
+    for pattern in patterns:
+        try:
+            rule = rule_set(kind, pattern).packs[-1].rules[0]
+        except UsageError:
+            continue
+        tried += 1
+        for line in FUZZED:
+            assert any(seconds(rule, line) < SECONDS for _ in range(4)), (pattern, line[:4])
+    assert tried > len(patterns) / 4
+
+
+@pytest.mark.parametrize("kind", ["ERROR", "allow", "mask"])
+def test_a_line_on_which_a_rule_was_given_up_trips(kind: str) -> None:
+    judge = Judge(rule_set(kind, SLOW[2]))
+    issues = judge.feed("s", b"a" * 900 + b"\n")
+    assert [issue.type for issue in issues] == ["ERROR"]
+    assert "x/p takes too long on it" in issues[0].reason
+    assert bool(judge.feed("s", b"aaax\n")) is (kind != "ERROR")  # it is not tried again
+
+
+def test_in_strict_mode() -> None:
+    issues = Judge(rule_set("expect", SLOW[2]), strict=True).feed("s", b"a" * 900 + b"\n")
+    assert [issue.type for issue in issues] == ["UNEXPECTED"]
+    assert "x/p takes too long on it" in issues[0].reason
+
+
+def test_the_sign_of_a_tool_that_takes_too_long_is_none() -> None:
+    context = f"[[context]]\nname = 'c'\nbegin = 'begin{SLOW[0]}'\nend = 'the end'\n"
+    rule = "[[rule]]\nname = 'r'\ntype = 'ERROR'\npattern = 'oh dear'\ncontexts = ['c']\n"
+    judge = Judge(RuleSet([parse_pack(context + rule, "x", "x")]))
+    assert not judge.feed("s", b"begin" * 1600 + b"\noh dear\n")
+    assert judge.feed("s", b"begin it\noh dear\n")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?:x|" * 60 + "a" + ")*" + ")" * 59,
+        "(?:b(?=" * 30 + "a" + "))+" * 30,
+        "|".join(f"{n:x}z" for n in range(1500)),
+    ],
+    ids=["branches", "assertions", "alternatives"],
+)
+def test_reading_a_pattern_takes_no_long_time(pattern: str) -> None:
+    """It took hours, seconds and minutes once."""
+    began = time.process_time()
+    runaway(pattern)
+    assert time.process_time() - began < 10 * SECONDS
 
 
 def test_a_long_line_is_searched_in_parts() -> None:

@@ -142,6 +142,60 @@ def test_what_was_written_before_and_is_moved_there_is_old(log: Path) -> None:
     assert read(tail) == b"new\n"
 
 
+def test_a_link_to_an_older_file_is_followed_from_where_that_ended(log: Path) -> None:
+    """Whether it pointed there from the beginning or was set anew."""
+    for number in (1, 2):
+        log.with_name(f"{number}.log").write_bytes(b"ERROR: of last week\n")
+    log.symlink_to("1.log")
+    tail = follow(log)
+    append(log, b"one\n")
+    assert read(tail) == b"one\n"
+    append(log.with_name("2.log"), b"two\n")
+    log.unlink()
+    log.symlink_to("2.log")
+    assert read(tail) == b"two\n"
+    append(log, b"three\n")
+    append(log.with_name("1.log"), b"late\n")
+    assert read(tail) == b"late\nthree\n"
+    log.unlink()
+    log.write_bytes(b"a file of its own\n")
+    assert read(tail) == b"a file of its own\n"
+
+
+def test_an_older_file_beside_it_that_takes_its_name(log: Path) -> None:
+    other = log.with_name("other")
+    other.write_bytes(b"ERROR: of last week\n")
+    tail = follow(log)
+    append(other, b"new\n")
+    other.rename(log)
+    assert read(tail) == b"new\n"
+
+
+@pytest.mark.parametrize("size", [100, 70_000, 1 << 40])
+def test_a_writer_that_keeps_its_place_in_a_file_that_was_truncated(log: Path, size: int) -> None:
+    """Copytruncate of a file that is not open for appending: what was there is a hole."""
+    with log.open("wb") as file:
+        file.write(b"one\n")
+        file.flush()
+        tail = follow(log)
+        file.truncate(size)
+        file.seek(size)
+        file.write(b"two\n")
+        file.flush()
+        assert read(tail) == b"two\n"
+        file.truncate(0)
+        file.write(b"three\n")
+        file.flush()
+        assert read(tail) == b"three\n"
+        file.truncate(0)
+        assert read(tail) == b""
+        file.truncate(size)
+        assert read(tail) == b""
+        file.write(b"four\nfive\n")
+        file.flush()
+        assert read(tail) == b"four\nfive\n"
+
+
 @pytest.mark.parametrize("kind", ["fifo", "directory", "dangling", "unreadable directory"])
 def test_no_file_is_waited_for(log: Path, kind: str) -> None:
     if kind == "fifo":

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import comparer
 from tests.lab import system, vm_roots
 from tests.lab.uml import Uml
 from tests.lab.vm import Vm
-from tests.vm.conftest import booted
-from tests.vm.power_cuts import COMPARER
-from tests.vm.test_btrfs_boot import CHANGE, PREPARE, differences, look, state, well
+from tests.vm.test_btrfs_boot import CHANGE, PLACES, PREPARE
+from tests.vm.whole import differences, prepared, state, well
 
 RECIPE = replace(system.RECIPE, name="system-13", suite="trixie", repository=())
 
@@ -26,10 +24,7 @@ def machine(lab: Path) -> Iterator[Vm]:
         pytest.skip(reason)
     vm = vm_roots.create(lab, "btrfs", RECIPE)
     try:
-        booted(vm).put(Path(comparer.__file__), COMPARER)
-        well(vm, "sh", "-ec", PREPARE)
-        look(vm)
-        yield vm
+        yield prepared(vm, PREPARE, PLACES)
     finally:
         vm.close()
 
@@ -38,7 +33,7 @@ def test_a_soft_reboot_goes_over_to_the_checkpoint(machine: Vm) -> None:
     vm = machine
     tripped = well(vm, "snapbreaker", "run", "--", "sh", "-ec", f"{CHANGE}; echo ERROR: enough", code=1)
     assert "Rollback completed successfully (exit 1)" in tripped
-    assert differences(vm) == ""
+    assert differences(vm, PLACES) == ""
     well(vm, "snapbreaker", "run", "--", "sh", "-ec", CHANGE)
     rollback = ("snapbreaker", "rollback", "--last", "--at-boot", "--soft-reboot", "--yes")
     assert "`systemctl soft-reboot` is enough" in well(vm, *rollback, code=5)
@@ -51,7 +46,7 @@ def test_a_soft_reboot_goes_over_to_the_checkpoint(machine: Vm) -> None:
     vm.start("sh", "-c", "sleep 0.3; systemctl soft-reboot")
     softly_rebooted(vm)
     assert state(vm) == "rolled-back"
-    assert differences(vm) == ""
+    assert differences(vm, PLACES) == ""
     assert well(vm, "cat", "/var/tmp/kept/file") == "later\n"
     assert well(vm, "cat", "/proc/sys/kernel/random/boot_id") == kernel
     assert well(vm, "systemctl", "is-system-running") == "running\n"

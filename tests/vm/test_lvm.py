@@ -2,81 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 
-from tests.lab.vm_judge import COMPARE, HOSTILE, JUDGE
+from tests.lab.vm_judge import HOSTILE, JUDGE
 from tests.lab.vm_lvm import LvmVm
 from tests.lab.vm_zfs import disks
 from tests.vm.conftest import booted
+from tests.vm.lvm_volumes import GROUPS, Volume, gone, made
 
-GROUPS = """
-udevadm settle --timeout=30 || :
-vgcreate -q fat /dev/ubdb; vgcreate -q thin /dev/ubdc
-lvcreate -q --type thin-pool -L 700m --poolmetadatasize 8m -n pool thin
-"""
-MAKE = {
-    "classic": "lvcreate -qq -y -W y -L 160m -n {name} fat",
-    "thin": "lvcreate -qq -y -V 400m --thinpool pool -n {name} thin",
+TYPES = {
+    "lvcreate -qq -y --type raid1 -m 1 -L 64m -n v types": "",
+    "lvcreate -qq -y --type raid1 -m 1 --raidintegrity y -L 64m -n v types": "RAID with integrity",
+    "lvcreate -qq -y -L 64m -n v types; lvcreate -qq -y --type cache -L 32m -n c types/v": "",
+    "lvcreate -qq -y -L 64m -n v types; lvcreate -qq -y -L 32m -n c types;"
+    " lvconvert -qq -y --type cache --cachevol c types/v": "is a cachevol",
 }
-MKFS = {"ext4": "mke2fs -q -t ext4 -b 4096", "xfs": "mkfs.xfs -q -m bigtime=1"}
-GROUP = {"classic": "fat", "thin": "thin"}
 DD = "dd if=/dev/urandom bs=1M count=10 conv=fsync status=none"
-_numbers = itertools.count(1)
-
-
-@dataclass(slots=True)
-class Volume:
-    """A filesystem on a logical volume, at ``/vN``, on a machine that other tests use too."""
-
-    vm: LvmVm
-    number: int
-    kind: str
-
-    @property
-    def path(self) -> str:
-        return f"/v{self.number}"
-
-    @property
-    def group(self) -> str:
-        return GROUP[self.kind]
-
-    @property
-    def name(self) -> str:
-        return f"data-{self.number}"
-
-    def save(self) -> None:
-        self.vm.sh(f"sync; {COMPARE} save {self.path} /root/before{self.number}")
-
-    def differences(self) -> str:
-        done = self.vm.run("sh", "-c", f"{COMPARE} diff {self.path} /root/before{self.number}")
-        return "" if done.returncode == 0 else done.stdout + done.stderr
-
-    def run(self, script: str, *options: str) -> CompletedProcess[str]:
-        command = ("sh", "-ec", f"cd {self.path}; {script}")
-        return self.vm.snapbreaker("run", "--scope", self.path, *options, "--", *command, timeout=120)
-
-    def tripped(self, script: str, status: int = 1, *options: str) -> CompletedProcess[str]:
-        done = self.run(f"{script}; echo Error: it failed", *options)
-        assert done.returncode == status, done.stdout + done.stderr
-        return done
-
-    def snapshots(self) -> list[str]:
-        listed = f"lvs --noheadings -o lv_name -S 'origin={self.name} && vg_name={self.group}'"
-        return self.vm.sh(listed).split()
 
 
 @pytest.fixture(scope="module")
 def lvm_vm(lab: Path) -> Iterator[LvmVm]:
     if reason := LvmVm.missing():
         pytest.skip(reason)
-    vm = LvmVm.create(lab, None, disks(lab, 1 << 30, 1 << 30))
+    vm = LvmVm.create(lab, None, disks(lab, 1 << 30, 1 << 30, 300 << 20, 300 << 20))
     try:
         booted(vm)
         vm.put_judge()
@@ -84,27 +36,6 @@ def lvm_vm(lab: Path) -> Iterator[LvmVm]:
         yield vm
     finally:
         vm.close()
-
-
-def made(vm: LvmVm, kind: str, fstype: str = "ext4") -> Volume:
-    volume = Volume(vm, next(_numbers), kind)
-    device = f"/dev/{volume.group}/{volume.name}"
-    vm.sh(
-        f"{MAKE[kind].format(name=volume.name)}; {MKFS[fstype]} {device}; mkdir {volume.path};"
-        f"mount {device} {volume.path}; echo before >{volume.path}/file; mkdir {volume.path}/app"
-    )
-    volume.save()
-    return volume
-
-
-def gone(volume: Volume) -> None:
-    vm = volume.vm
-    vm.sh(
-        'for id in $(snapbreaker checkpoint list --json | sed -n \'s/.*"id": *"\\([^"]*\\)".*/\\1/p\'); do'
-        " snapbreaker checkpoint delete --force $id; done"
-    )
-    assert volume.snapshots() == []
-    vm.sh(f"umount {volume.path}; lvremove -qq -y {volume.group}/{volume.name}")
 
 
 @pytest.fixture(params=["classic", "thin"])
@@ -276,6 +207,40 @@ def test_reasons(lvm_vm: LvmVm, classic: Volume) -> None:
     vm.sh("lvremove -qq -y fat/theirs")
 
 
+def test_types_of_volumes(lvm_vm: LvmVm) -> None:
+    """A snapshot of RAID and of a cached volume, or a reason."""
+    vm = lvm_vm
+    vm.sh("vgcreate -qq types /dev/ubdd /dev/ubde; mkdir /types")
+    for make, refused in TYPES.items():
+        vm.sh(f"{make}; mke2fs -q -t ext4 /dev/types/v; mount /dev/types/v /types; echo before >/types/file")
+        if refused:
+            assert refused in vm.snapbreaker("doctor", "--scope", "/types").stdout
+            done = vm.snapbreaker("run", "--backend", "lvm", "--scope", "/types", "--", "true")
+            assert (done.returncode, refused in done.stderr) == (4, True), done.stderr
+        else:
+            script = "echo after >/types/file; echo Error: it failed"
+            done = vm.snapbreaker("run", "--scope", "/types", "--", "sh", "-c", script)
+            assert (done.returncode, "(lvm)" in done.stderr) == (1, True), done.stderr
+            assert vm.sh("cat /types/file") == "before\n"
+        vm.sh("umount /types; lvremove -qq -y types")
+    vm.sh("vgremove -qq types; rmdir /types")
+
+
+def test_a_list_of_what_may_be_active(volume: Volume) -> None:
+    """Where lvm.conf has one, it has to let snapshots in."""
+    vm, conf = volume.vm, "/etc/lvm/lvmlocal.conf"
+    listed = f'"{volume.group}/pool", "{volume.group}/{volume.name}"'
+    vm.sh(f"echo 'activation {{ volume_list = [ {listed} ] }}' >{conf}")
+    refused = volume.run("true")
+    assert refused.returncode == 4, refused.stderr
+    assert "volume_list" in refused.stderr
+    assert volume.snapshots() == []
+    vm.sh(f"""sed -i 's/ ] / , "@snapbreaker" ] /' {conf}""")
+    volume.tripped("echo after >file")
+    vm.sh(f"rm {conf}")
+    assert volume.differences() == ""
+
+
 def test_killed_while_it_is_made(volume: Volume) -> None:
     """Nothing of it is left, and the next run has its checkpoint."""
     vm = volume.vm
@@ -285,33 +250,3 @@ def test_killed_while_it_is_made(volume: Volume) -> None:
     time.sleep(0)
     volume.tripped("echo after >file")
     assert volume.differences() == ""
-
-
-def test_a_power_cut(lab: Path) -> None:
-    """While the command runs: the thin and the classic snapshot are there again, and what was begun is undone."""
-    if reason := LvmVm.missing():
-        pytest.skip(reason)
-    vm = LvmVm.create(lab, None, disks(lab, 1 << 30, 1 << 30))
-    try:
-        booted(vm)
-        vm.put_judge()
-        vm.sh(GROUPS)
-        vm.sh("snapbreaker install-service")
-        volumes = [made(vm, kind) for kind in MAKE]
-        for volume in volumes:
-            fstab = f"/dev/{volume.group}/{volume.name} {volume.path} ext4 defaults 0 0"
-            vm.sh(f"echo {fstab} >>/etc/fstab")
-        scopes = [word for volume in volumes for word in ("--scope", volume.path)]
-        script = "; ".join(f"echo after >{volume.path}/file; rm -r {volume.path}/app" for volume in volumes)
-        vm.start(
-            "snapbreaker", "run", *scopes, "--", "sh", "-c", f"{script}; sync; touch /root/begun; sync; sleep 60"
-        )
-        vm.sh("for i in $(seq 300); do [ -e /root/begun ] && break; sleep 0.1; done; [ -e /root/begun ]")
-        vm.power_cut()
-        assert vm.boot() == "running"
-        vm.sh("for i in $(seq 300); do systemctl is-active -q snapbreaker-recover || break; sleep 0.1; done", 60)
-        for volume in volumes:
-            assert volume.differences() == ""
-            assert volume.snapshots() == []
-    finally:
-        vm.close()

@@ -9,28 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests import comparer
 from tests.lab import soak, vm_lvm_root
 from tests.lab.errors import LabError
 from tests.lab.vm_lvm import LvmVm
-from tests.vm.conftest import booted
-from tests.vm.power_cuts import BEFORE, COMPARER, EXCLUDED, PowerCuts
+from tests.vm.power_cuts import PowerCuts
+from tests.vm.whole import differences, look, prepared, put_cutter, state, well
 
 ROUNDS = ("run", "restore", "commit")
-# Found before lvm's own: the power goes before or after a command that changes something, counted from the boot.
-CUTTER = r"""#!/bin/sh
-cut() {
-	count=$(($(cat /run/cut-count 2>/dev/null || echo 0) + 1))
-	echo $count >/run/cut-count
-	at=$(cat /run/cut-at 2>/dev/null || sed -n 's/.*cut_at=\([0-9]*\).*/\1/p' /proc/cmdline)
-	[ "$count" != "$at" ] || { echo o >/proc/sysrq-trigger; sleep 60; }
-}
-cut
-/usr/sbin/${0##*/} "$@"
-code=$?
-cut
-exit $code
-"""
 CUT = ("lvcreate", "lvchange", "lvremove", "vgcfgrestore")
 PREPARE = "mkdir -p /var/tmp/kept; snapbreaker install-service >/dev/null; echo old >/var/log/service.log"
 CHANGE = """
@@ -44,9 +29,7 @@ class Root:
     kind: str
 
     def well(self, *argv: str, code: int = 0) -> str:
-        done = self.vm.run(*argv, timeout=240)
-        assert done.returncode == code, f"{argv}: {done.returncode}: {done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
+        return well(self.vm, *argv, code=code)
 
     def back(self, *options: str, code: int = 0) -> str:
         return self.well("snapbreaker", "rollback", "--last", *options, code=code)
@@ -54,17 +37,9 @@ class Root:
     def checkpoint(self) -> str:
         return self.well("snapbreaker", "-q", "checkpoint", "create").split()[0]
 
-    def state(self) -> str:
-        listed = self.well("snapbreaker", "checkpoint", "list", "--json").splitlines()
-        return str(json.loads(listed[-1])["state"])
-
     def volumes(self) -> list[str]:
         """With their flags, but not whether they are active."""
         return self.vm.sh("lvs --noheadings -o name,uuid,lv_skip_activation system").splitlines()
-
-    def differences(self) -> str:
-        done = self.vm.run("python3", COMPARER, "diff", "/", BEFORE, *EXCLUDED, timeout=240)
-        return done.stdout.removeprefix("no difference\n") + done.stderr
 
 
 # Each boot after a cut compares everything, which takes a minute here: the classic root is for long runs.
@@ -77,11 +52,9 @@ def root(request: pytest.FixtureRequest, lab: Path) -> Iterator[Root]:
         pytest.skip(reason)
     vm = vm_lvm_root.create(lab, request.param)
     try:
-        booted(vm).put(Path(comparer.__file__), COMPARER)
-        for name in CUT:
-            vm.put(CUTTER.encode(), f"/usr/local/sbin/{name}", 0o755)
-        vm.sh(PREPARE)
-        vm.sh(f"python3 {COMPARER} save / {BEFORE} {' '.join(EXCLUDED)}; sync")
+        prepared(vm, PREPARE, ())
+        put_cutter(vm, CUT, after=True)
+        look(vm, ("/",))
         yield Root(vm, request.param)
     finally:
         vm.close()
@@ -99,18 +72,18 @@ def test_the_next_boot_is_on_the_checkpoint(root: Root) -> None:
     vm.sh(CHANGE)
     told = root.back("--at-boot", "--yes", code=5)
     assert "/ becomes what it was at the next boot (lvm)" in told
-    assert root.state() == "reboot-pending"
+    assert state(root.vm) == "reboot-pending"
     assert "--call-off" in root.well("snapbreaker", "run", "--", "true", code=4)
     root.back("--call-off")
-    assert root.state() == "ready"
+    assert state(root.vm) == "ready"
     assert root.volumes() == with_snapshot
     root.back("--call-off", code=4)
     root.back("--at-boot", "--yes", code=5)
     vm.sh("echo later >>/var/log/service.log; echo later >/var/tmp/kept/file; echo lost >/etc/lost; sync")
     vm.power_cut()
     assert vm.boot() == "running"
-    assert root.differences() == ""
-    assert root.state() == "ready"
+    assert differences(root.vm, ("/",)) == ""
+    assert state(root.vm) == "ready"
     assert vm.sh("cat /var/tmp/kept/file /var/log/service.log").split() == ["later", "old", "later"]
     assert vm.sh("findmnt -no SOURCE /") == "/dev/mapper/system-root\n"
     assert json.loads(root.well("snapbreaker", "report", made, "--format", "json"))["outcome"] == "rolled-back"
@@ -125,7 +98,7 @@ def test_the_next_boot_is_on_the_checkpoint(root: Root) -> None:
     for one in mine:  # what the first one had displaced is not what runs by now
         root.well("snapbreaker", "checkpoint", "delete", one)
     assert vm.sh("findmnt -no SOURCE /") == "/dev/mapper/system-root\n"
-    assert root.differences() == ""
+    assert differences(root.vm, ("/",)) == ""
     assert [line.split()[0] for line in root.volumes()] == [line.split()[0] for line in before]
     root.well("snapbreaker", "run", "--", "true")
 
@@ -155,8 +128,8 @@ def test_a_power_cut_at_each_step(root: Root, steps: tuple[int, int]) -> None:
             vm.boot()
         vm.arguments = ()
     assert vm.boot() == "running"
-    assert root.state() == "ready"
-    assert root.differences() == ""
+    assert state(root.vm) == "ready"
+    assert differences(root.vm, ("/",)) == ""
     root.well("snapbreaker", "checkpoint", "delete", made)
     assert [line for line in root.volumes() if "snapbreaker" in line] == []
 
@@ -185,5 +158,5 @@ def test_what_defeats_it_is_told(root: Root) -> None:
     assert "name it: /dev/system/root" in told
     if root.kind == "classic":
         assert "a copy of all of its" in told
-    assert root.state() == "ready"
+    assert state(root.vm) == "ready"
     root.well("snapbreaker", "checkpoint", "delete", made)

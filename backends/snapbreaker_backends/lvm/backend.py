@@ -24,7 +24,7 @@ from snapbreaker.linux.openat import open_beneath
 from snapbreaker.linux.writeback import sync_filesystem
 from snapbreaker.paths import below, relative
 from snapbreaker.report.wording import size_text
-from snapbreaker_backends.lvm import exchange, logical_volume, place
+from snapbreaker_backends.lvm import exchange, logical_volume, place, reasons
 from snapbreaker_backends.lvm.gauges import Gauge, room
 from snapbreaker_backends.lvm.logical_volume import LogicalVolume
 
@@ -43,6 +43,7 @@ class LvmBackend(Backend):
     name = "lvm"
     rank = 20
     capabilities = Capability.INSTANT | Capability.AT_BOOT
+    in_reach = logical_volume.IN_REACH
 
     def availability(self, volume: Volume) -> Availability:
         device = device_mapper.device(volume.device)
@@ -53,8 +54,8 @@ class LvmBackend(Backend):
         origin = logical_volume.of_device(device.uuid)
         if origin is None:
             return Availability((Reason(f"lvs does not know {device.path}", "vgscan; lvs -a"),))
-        reasons = tuple(_refusals(volume, origin))
-        return Availability(reasons, () if reasons else tuple(_notes(volume, origin)))
+        refused = tuple(_refusals(volume, origin))
+        return Availability(refused, () if refused else tuple(_notes(volume, origin)))
 
     def create(self, volume: Volume, creation: Creation) -> dict[str, Any]:
         started = time.monotonic()
@@ -82,7 +83,7 @@ class LvmBackend(Backend):
             "group": origin.group,
             "uuid": made[0].kernel_uuid,
             "inside": _inside(volume),
-            "pool": _pool_uuid(origin),
+            "pool": logical_volume.pool_uuid(origin) if origin.is_thin else "",
         }
 
     def open(self, stored: Stored) -> Tree:
@@ -197,15 +198,6 @@ def _origin(volume: Volume) -> LogicalVolume:
     return origin
 
 
-def _pool_uuid(origin: LogicalVolume) -> str:
-    if not origin.is_thin:
-        return ""
-    for one in logical_volume.named(origin.pool):
-        if one.group == origin.group:
-            return one.kernel_uuid + "-tpool"  # the layer that holds the target
-    raise CheckpointError(f"lvs does not know the pool {origin.group}/{origin.pool}")
-
-
 def _inside(volume: Volume) -> str:
     """Where the volume's root lies within its filesystem; empty for its top."""
     found = [mount for mount in read_mounts() if mount.mountpoint == volume.mountpoint]
@@ -244,17 +236,21 @@ def _extents(volume: Volume, origin: LogicalVolume, wanted: int) -> int:
     """How many a classic snapshot gets: as asked for, or by policy. Raises CheckpointError when there are none."""
     if origin.is_thin:
         return 0
-    most = int(origin.size * MOST_OF_ORIGIN)
-    size = min(wanted or max(1 << 30, _held(volume) // SHARE), most)
+    size = min(wanted or max(1 << 30, _held(volume) // SHARE), int(origin.size * MOST_OF_ORIGIN))
     if wanted and size > origin.free:
         raise CheckpointError(
             f"--snapshot-size {size_text(wanted)}: the group {origin.group} has {size_text(origin.free)} free",
             f"vgs {origin.group}; ask for less",
         )
     extents = min(-(-size // origin.extent), origin.free_extents)
-    if extents * origin.extent < min(LEAST, most):
-        raise CheckpointError(_no_room(origin).text, _no_room(origin).remedy)
+    if extents * origin.extent < _least(origin):
+        why = reasons.no_room(origin)
+        raise CheckpointError(why.text, why.remedy)
     return extents
+
+
+def _least(origin: LogicalVolume) -> int:
+    return min(LEAST, int(origin.size * MOST_OF_ORIGIN))
 
 
 def _held(volume: Volume) -> int:
@@ -263,49 +259,13 @@ def _held(volume: Volume) -> int:
     return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
 
 
-def _no_room(origin: LogicalVolume) -> Reason:
-    return Reason(
-        f"the group {origin.group} has {size_text(origin.free)} free: too little for a snapshot of {origin.path}",
-        f"vgextend {origin.group} DEVICE, or shrink another volume",
-    )
-
-
 def _refusals(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
     if volume.fstype not in _FLAGS:
         yield Reason(f"{volume.fstype} on a logical volume: only " + " and ".join(_FLAGS))
     if os.geteuid() != 0:
         yield Reason("snapshots need root", "run snapbreaker as root")
         return
-    if origin.group_attributes[:1] != "w":
-        yield Reason(f"the group {origin.group} is read-only", f"vgchange --permission rw {origin.group}")
-    if "p" in (origin.group_attributes[3:4], origin.attributes[8:9]):
-        yield Reason(f"a physical volume of {origin.group} is missing", f"vgs {origin.group}; pvs")
-    if origin.is_thin:
-        yield from _of_pool(volume, origin)
-        return
-    if origin.attributes[:1] in "sS":
-        yield Reason(f"{origin.path} is a snapshot itself")
-    elif origin.attributes[:1] == "O":
-        yield Reason(f"a snapshot is being merged into {origin.path}", "wait until `lvs` shows it no more")
-    if origin.free < min(LEAST, int(origin.size * MOST_OF_ORIGIN)):
-        yield _no_room(origin)
-    if not _has_target("snapshot", "dm_snapshot"):
-        yield Reason("this kernel has no snapshot target", "modprobe dm_snapshot")
-
-
-def _of_pool(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
-    device = device_mapper.find(_pool_uuid(origin))
-    if device is None:
-        yield Reason(
-            f"the pool {origin.group}/{origin.pool} is not active", f"lvchange -ay {origin.group}/{origin.pool}"
-        )
-        return
-    kind, said = device_mapper.status(device.name)
-    words = said.split()
-    if kind != "thin-pool" or "Fail" in words or "Error" in words:
-        yield Reason(f"the pool {origin.group}/{origin.pool} has failed: {said}", "lvs -a; lvconvert --repair")
-    elif "out_of_data_space" in words or "ro" in words:
-        yield Reason(f"the pool {origin.group}/{origin.pool} is full", f"lvextend {origin.group}/{origin.pool}")
+    yield from reasons.of_volume(origin, _least(origin))
 
 
 def _notes(volume: Volume, origin: LogicalVolume) -> Iterator[str]:
@@ -317,11 +277,3 @@ def _notes(volume: Volume, origin: LogicalVolume) -> Iterator[str]:
     if not origin.is_thin:
         size = _extents(volume, origin, 0) * origin.extent
         yield f"the run may change {size_text(size // 2)}: --snapshot-size N gives it more or less"
-
-
-def _has_target(name: str, module: str) -> bool:
-    """Whether device-mapper knows it, or a module could bring it."""
-    if os.path.isdir(f"/sys/module/{module}"):
-        return True
-    done = commands.run(["modprobe", "--dry-run", "--quiet", module], check=False)
-    return done.status == 0

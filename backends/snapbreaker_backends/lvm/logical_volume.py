@@ -28,6 +28,15 @@ _SKIPPED = ("--setactivationskip", "y", "--ignoreactivationskip")
 # says so itself of classic snapshots only (56-lvm.rules, 60-persistent-storage-dm.rules).
 _RULES = "/run/udev/rules.d/57-snapbreaker.rules"
 _RULE = f'ENV{{DM_LV_NAME}}=="{TAG}_*", ENV{{DM_UDEV_LOW_PRIORITY_FLAG}}="1"\n'
+# For the initramfs, which knows neither the rule nor thin snapshots, that are not activated at boot.
+IN_REACH = f"""\
+if command -v lvm >/dev/null; then
+	mkdir -p {os.path.dirname(_RULES)}
+	echo '{_RULE.strip()}' >{_RULES}
+	udevadm control --reload
+	lvm lvchange --activate y --ignoreactivationskip --yes --sysinit @{TAG}
+fi
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,20 @@ def snapshots_of(volume: LogicalVolume) -> list[str]:
     return [one.name for one in _report("--select", f"origin={volume.name} && vg_name={volume.group}")]
 
 
+def pool_uuid(volume: LogicalVolume) -> str:
+    """Of the device of its pool, in the layer that holds the target. Raises CheckpointError."""
+    for one in named(volume.pool):
+        if one.group == volume.group:
+            return one.kernel_uuid + "-tpool"
+    raise CheckpointError(f"lvs does not know the pool {volume.group}/{volume.pool}")
+
+
+def has_integrity(volume: LogicalVolume) -> bool:
+    """Whether a RAID volume has checksums below its images (lvmraid(7))."""
+    hidden = _report("--select", f"vg_name={volume.group} && segtype=integrity")
+    return any(one.name.startswith(f"{volume.name}_rimage_") for one in hidden)
+
+
 def take(volume: LogicalVolume, name: str, checkpoint: str, extents: int) -> None:
     """Make the snapshot ``name``. ``extents`` for what changes, of a classic one. Raises CheckpointError.
 
@@ -123,11 +146,8 @@ def copy(volume: LogicalVolume, snapshot: LogicalVolume, name: str) -> LogicalVo
 
 def _make(*what: str) -> None:
     _have_rule()
-    try:
-        commands.run(["lvcreate", *what, *_QUIETLY, "--yes"])
-    except ToolError as error:
-        group = what[-1].partition("/")[0]
-        raise CheckpointError(f"lvcreate: {error.message}", f"lvs -a {group}; vgs {group}") from error
+    group = what[-1].partition("/")[0]
+    _lvm("lvcreate", *what, *_QUIETLY, "--yes", hint=f"lvs -a {group}; vgs {group}")
 
 
 def _made(name: str) -> LogicalVolume:
@@ -142,22 +162,20 @@ def activate(one: LogicalVolume) -> str:
     _have_rule()
     device = device_mapper.find(one.kernel_uuid)
     if device is None:
-        try:
-            commands.run(["lvchange", "--activate", "y", "--ignoreactivationskip", "--yes", *_QUIETLY, one.path])
-        except ToolError as error:
-            raise CheckpointError(f"lvchange: {error.message}", f"lvchange -ay -K {one.path}") from error
+        how = ("--activate", "y", "--ignoreactivationskip", "--yes")
+        _lvm("lvchange", *how, *_QUIETLY, one.path, hint=f"lvchange -ay -K {one.path}")
         device = device_mapper.find(one.kernel_uuid)
     if device is None:
-        raise CheckpointError(f"{one.path} is not active", f"lvchange -ay -K {one.path}")
+        raise CheckpointError(
+            f"{one.path} does not become active",
+            f'where lvm.conf has an activation/volume_list: add "@{TAG}"; lvchange -ay -K {one.path}',
+        )
     return device.path
 
 
 def deactivate(one: LogicalVolume) -> None:
     """Raises CheckpointError."""
-    try:
-        commands.run(["lvchange", "--activate", "n", *_QUIETLY, one.path])
-    except ToolError as error:
-        raise CheckpointError(f"lvchange: {error.message}", f"lvchange -an {one.path}") from error
+    _lvm("lvchange", "--activate", "n", *_QUIETLY, one.path, hint=f"lvchange -an {one.path}")
 
 
 def _have_rule() -> None:
@@ -170,26 +188,35 @@ def _have_rule() -> None:
 
 
 def extend(path: str, octets: int) -> None:
-    """Make a snapshot, or a thin pool, larger by at least ``octets``. Raises ToolError, CheckpointError."""
-    commands.run(["lvextend", "--size", f"+{-(-octets // 512)}s", *_QUIETLY, path])
+    """Make a snapshot, or a thin pool, larger by at least ``octets``. Raises CheckpointError."""
+    _lvm("lvextend", "--size", f"+{-(-octets // 512)}s", *_QUIETLY, path)
 
 
 def remove(name: str) -> None:
     """Remove the snapshot ``name``, wherever it is. Idempotent. Raises CheckpointError."""
     for one in named(name):
         try:
-            commands.run(["lvremove", "--yes", "--force", *_QUIETLY, one.path])
-        except ToolError as error:
+            _lvm("lvremove", "--yes", "--force", *_QUIETLY, one.path, hint=f"lvremove {one.path}")
+        except CheckpointError:
             if named(name):
-                raise CheckpointError(f"lvremove: {error.message}", f"lvremove {one.path}") from error
+                raise
 
 
 def _report(*selection: str) -> list[LogicalVolume]:
+    said = _lvm("lvs", "--all", "--reportformat", "json", *_PLAIN, "-o", _FIELDS, *selection)
+    rows = [row for report in json.loads(said)["report"] for row in report.get("lv", ())]
+    # One for each of its segments; the first says what a volume is of that begins as it goes on.
+    return [_parsed(row) for row in {row["lv_uuid"]: row for row in reversed(rows)}.values()]
+
+
+def _lvm(*argv: str, hint: str = "") -> str:
+    """What a program of lvm(8) prints. Raises CheckpointError with all that it says but for warnings."""
     try:
-        done = commands.run(["lvs", "--all", "--reportformat", "json", *_PLAIN, "-o", _FIELDS, *selection])
+        return commands.run(argv).stdout
     except ToolError as error:
-        raise CheckpointError(f"lvs: {error.message}") from error
-    return [_parsed(row) for report in json.loads(done.stdout)["report"] for row in report.get("lv", ())]
+        lines = [line.strip() for line in error.stderr.splitlines()]
+        said = " ".join(line for line in lines if not line.startswith("WARNING:"))
+        raise CheckpointError(f"{argv[0]}: {said}" if said else error.message, hint) from error
 
 
 def _parsed(row: dict[str, Any]) -> LogicalVolume:

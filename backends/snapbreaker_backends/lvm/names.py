@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from snapbreaker import commands
 from snapbreaker.errors import CheckpointError, ToolError
 
-LOCKS = "/run/lock/lvm"  # lvm.conf(5), global/locking_dir
 # What names another volume; whatever else is a text in quotes names none of those that are exchanged here.
 _REFERENCE = re.compile(r'^(\t+(?:origin|external_origin|cow_store|merging_store) = ")([^"]*)(".*)$')
 _STAYS = re.compile(r"^\t\t\t(?:flags|tags) = ")  # of a volume: they say what is done with whoever has the name
@@ -80,8 +79,10 @@ def _place(lines: Sequence[str], name: str) -> slice:
 @contextmanager
 def _alone(group: str) -> Iterator[None]:
     """Hold the lock of the group as lvm(8) does: flock(2), on the file that has the name afterwards, too."""
-    os.makedirs(LOCKS, exist_ok=True)
-    path = os.path.join(LOCKS, f"V_{group}")
+    said = commands.run(["lvmconfig", "--typeconfig", "full", "global/locking_dir"]).stdout
+    locks = said.partition("=")[2].strip().strip('"')
+    os.makedirs(locks, exist_ok=True)
+    path = os.path.join(locks, f"V_{group}")
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from snapbreaker.backend import Reason, Volume
 from snapbreaker.linux import fstab
 from snapbreaker.report.wording import size_text
-from snapbreaker_backends.lvm import logical_volume
+from snapbreaker_backends.lvm import logical_volume, reasons
 from snapbreaker_backends.lvm.exchange import mounted
 from snapbreaker_backends.lvm.logical_volume import LogicalVolume
 
@@ -33,6 +33,7 @@ def refusals(volume: Volume, inside: str, snapshot: LogicalVolume | None) -> Ite
     if origin.group != snapshot.group or origin.type not in _EXCHANGED:
         yield Reason(f"{origin.path} is of the type {origin.type}: only {', '.join(_EXCHANGED)} can be exchanged")
         return
+    yield from reasons.of_state(origin)
     if origin.is_shared:
         yield Reason(f"the group {origin.group} is shared with other machines")
     if not origin.is_thin and origin.free < origin.size:
