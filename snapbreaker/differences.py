@@ -19,6 +19,7 @@ from snapbreaker.goal import Goal
 from snapbreaker.progress import Progress, silent
 from snapbreaker.report.model import absolute
 from snapbreaker.sandbox.held_run import waiting
+from snapbreaker.system.kernel import kinds
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.state import capture
 from snapbreaker.system.target import Target
@@ -108,7 +109,7 @@ def _changed_since(change: Change, record: Record) -> bool:
 
 
 def system_differences(record: Record, goal: Goal) -> Iterator[Changed]:
-    """Packages, units, accounts and ports that are not as recorded; of a committed run those that it changed."""
+    """Packages, units, accounts, ports and kernel state that differ; of a committed run those that it changed."""
     parts = Parts(**record.meta.parts)
     if not parts or goal.paths:
         return
@@ -117,5 +118,7 @@ def system_differences(record: Record, goal: Goal) -> Iterator[Changed]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"what was recorded of the system cannot be read: {error!r}") from error
     for change in target.differences(capture(parts)):
+        if kinds.is_nobodys(change):
+            continue
         status = "A" if not change.was else "D" if not change.now else "M"
         yield Changed(status, f"{change.table}: {change.name}", (change.text(),))

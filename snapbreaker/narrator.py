@@ -259,7 +259,8 @@ class EventNarrator:
             self._writer.write(restored)
             if "reconcile" in phases:
                 units = {unit.path: unit.text for unit in report.units}
-                self._writer.write(events.Reconciled(units, phases["reconcile"]))
+                kernel = {one.path: one.text for one in report.kernel}
+                self._writer.write(events.Reconciled(units, phases["reconcile"], kernel))
             differing = [*report.differences, *report.failures]
             compared = {each.what: each.count for each in report.compared}
             sample = [f"{each.path}: {each.text}" for each in differing[:20]]

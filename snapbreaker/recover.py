@@ -139,7 +139,7 @@ def _story(record: Record, narrator: Narrator, status: dict[str, object]) -> Sto
     story.recall(status)
     if "early" in status:
         story.warnings.append("files were put back before the machine booted")
-    elif story.issue is not None:
+    elif story.issue is not None and status["state"] != State.REBOOT_PENDING:
         story.warnings.append("snapbreaker itself ended during the rollback; it was finished afterwards")
     elif "goal" not in status or State(str(status["state"])) in _GOING_ON:
         doing = _GOING_ON.get(State(str(status["state"])), "the command ran")

@@ -216,7 +216,7 @@ class Story:
             phases.append(Phase("commit", done.started, done.seconds, f"undo set of {done.changes.total} paths"))
             if done.system_seconds:
                 ended = done.started + done.seconds
-                phases.append(Phase("record", ended, done.system_seconds, "packages, units, accounts and ports"))
+                phases.append(Phase("record", ended, done.system_seconds, _parts(meta.parts.get("kernel", False))))
         if self.outcome is not None:
             back = self.outcome
             verifying = sum(volume.verify_seconds for volume in back.volumes)
@@ -272,23 +272,30 @@ def _tell_system(report: Report, system: SystemOutcome) -> None:
     report.units += [PathNote(name, "stopped") for name in system.stopped]
     report.units += [PathNote(name, "started") for name in system.started]
     report.units += [PathNote(name, f"restarted: {why}") for name, why in system.restarted.items()]
+    report.kernel += [PathNote(*each) for each in system.kernel.items()]
 
 
 def _system_phases(system: SystemOutcome, started: float) -> list[Phase]:
     if not (system.compared or system.errors):
         return []
     proved = started + system.reconcile_seconds
+    kernel = any(what == "kernel state" for what, _ in system.compared)
     return [
         Phase("reconcile", started, system.reconcile_seconds, _reconciled(system)),
-        Phase("prove", proved, system.verify_seconds, "packages, units, accounts and ports compared"),
+        Phase("prove", proved, system.verify_seconds, f"{_parts(kernel)} compared"),
     ]
+
+
+def _parts(kernel: bool) -> str:
+    return "packages, units, accounts, ports and kernel state" if kernel else "packages, units, accounts and ports"
 
 
 def _reconciled(system: SystemOutcome) -> str:
     """``2 units stopped, 1 started, 1 restarted``."""
     counts = {"stopped": system.stopped, "started": system.started, "restarted": system.restarted}
     words = [f"{len(names)} {what}" for what, names in counts.items() if names]
-    return "units: " + ", ".join(words) if words else "no unit had to be changed"
+    units = "units: " + ", ".join(words) if words else "no unit had to be changed"
+    return f"{units}; kernel: {len(system.kernel)} put back" if system.kernel else units
 
 
 def _not_followed(meta: Meta) -> list[str]:

@@ -60,6 +60,16 @@ def find(uuid: str) -> Device | None:
     return None
 
 
+def below(one: Device) -> list[Device]:
+    """The devices that its table lies on and that are device-mapper's, too."""
+    try:
+        names = os.listdir(f"/sys/dev/block/{one.number}/slaves")
+        found = [device(_read(f"/sys/block/{name}/dev")) for name in names if name.startswith("dm-")]
+    except OSError:
+        return []
+    return [each for each in found if each is not None]
+
+
 def size(one: Device) -> int:
     """Bytes (Documentation/ABI/stable/sysfs-block). Raises OSError."""
     return int(_read(f"/sys/dev/block/{one.number}/size")) * 512

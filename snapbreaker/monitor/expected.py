@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from snapbreaker.monitor.patience import Patience
-from snapbreaker.monitor.pattern_tree import PARSER
+from snapbreaker.monitor.pattern_tree import parsed
 from snapbreaker.monitor.rule import Rule
 
 _HEAD = 4  # characters
@@ -40,7 +40,7 @@ def _head(rule: Rule) -> str:
     if rule.flags & (re.IGNORECASE | re.VERBOSE) or "(?" in rule.source[:4]:
         return ""
     head = ""
-    for op, argument in PARSER.parse(rule.source, rule.flags):
+    for op, argument in parsed(rule.source, rule.flags):
         if str(op) == "AT":
             continue
         if str(op) != "LITERAL" or len(head) == _HEAD:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
-PARSER = importlib.import_module("re._parser")
+_PARSER = importlib.import_module("re._parser")
 REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 _CHARS = frozenset(map(chr, range(128))) | {"é"}
 _CATEGORY = {
@@ -24,6 +25,13 @@ _CATEGORY = {
 _CATEGORY_CHARS = {
     name: frozenset(c for c in _CHARS if re.match(pattern, c)) for name, pattern in _CATEGORY.items()
 }
+
+
+def parsed(pattern: str, flags: int = 0) -> Any:
+    """Its tree. Raises what ``re.compile`` does, but does not warn as that does: nobody would know of what."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _PARSER.parse(pattern, flags)
 
 
 def children(op: str, argument: Any) -> Iterator[Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from snapbreaker.monitor.pattern_tree import PARSER, REPEATS
+from snapbreaker.monitor.pattern_tree import REPEATS, parsed
 
 
 def needles(pattern: str, flags: int = 0) -> frozenset[str] | None:
     """Lower-case ASCII strings of which every match holds at least one; None when there is no such set."""
-    return _needles(PARSER.parse(pattern, flags))
+    return _needles(parsed(pattern, flags))
 
 
 def _needles(tree: Iterable[Any]) -> frozenset[str] | None:

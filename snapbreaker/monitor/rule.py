@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from datetime import date
 from enum import StrEnum
 from functools import cache
@@ -40,7 +41,9 @@ class RuleType(StrEnum):
 @cache
 def compiled(source: str, flags: int) -> re.Pattern[str]:
     """As ``re.compile``, whose own cache forgets. Raises re.error, OverflowError, RecursionError."""
-    return re.compile(source, flags)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return re.compile(source, flags)
 
 
 @cache

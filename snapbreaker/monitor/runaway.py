@@ -21,13 +21,13 @@ from typing import Any
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.monitor.pattern_tree import (
-    PARSER,
     REPEATS,
     children,
     elastic,
     first,
     flat,
     node_chars,
+    parsed,
     width,
 )
 
@@ -38,6 +38,7 @@ OVERLAP = 4  # neighbouring windows share this part of their length: a quarter
 BUDGET = 6_000_000  # steps, within which the text is made shorter
 LIMIT = 100_000_000  # steps, as estimated at SHORTEST; beyond that a pattern is refused
 _LOOP = 3  # a repeat that may go on so often multiplies what is ambiguous in its body
+_TURN = 4  # steps of one turn of a repeat whose body is more than one class; a run of a class is passed over
 _MANY = 32  # places from which on their order counts
 _TOO_LONG = 10_000  # characters of a pattern
 
@@ -59,7 +60,7 @@ def runaway(pattern: str, flags: int = 0, *, anchored: bool = False) -> str | No
 
 def ambiguous(pattern: str, flags: int = 0) -> bool:
     """Whether a repeat's body can match one text in several ways."""
-    tree = PARSER.parse(pattern, flags)
+    tree = parsed(pattern, flags)
     ignore_case = bool(tree.state.flags & re.IGNORECASE)
     return any(_is_ambiguous(flat(body), first(flat(body), ignore_case), ignore_case) for body in _loops(tree))
 
@@ -88,7 +89,7 @@ class Reach:
 @cache
 def reach(pattern: str, flags: int = 0, *, anchored: bool = False) -> Reach | None:
     """On how much text the pattern may be tried; None: it is too slow on any."""
-    tree = PARSER.parse(pattern, flags)
+    tree = parsed(pattern, flags)
     items, ignore_case = flat(tree), bool(tree.state.flags & re.IGNORECASE)
     shared = _Shared(ignore_case)
     sizes = [size for size in (LONGEST >> n for n in range(8)) if size >= SHORTEST]
@@ -247,7 +248,7 @@ class _Steps:
                     factors.append(max(1.0, most / max(1, _letters(items))) if most == size else most)
                     scans = 1.0
                 elif most == size:
-                    scans = size / 3  # a run of one class is passed over quickly
+                    scans = size / 3 if _is_class(argument[2]) else _TURN * size
         large = sum(factor > _MANY for factor in factors)
         return math.prod(factors) * scans * inner / math.factorial(large)
 
@@ -256,6 +257,12 @@ class _Steps:
         ignore_case = self._ignore_case
         shared = first(flat(item[1][2]), ignore_case) & first(rest, ignore_case)
         return elastic(*item) and bool(shared) and not _fenced(item, rest, ignore_case)
+
+
+def _is_class(tree: Any) -> bool:
+    """Whether it is one character, of some class."""
+    items = flat(tree)
+    return len(items) == 1 and width(*items[0]) == (1, 1) and items[0][0] not in REPEATS
 
 
 def _without_tail(items: list[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -114,6 +114,8 @@ def incomplete_tail(data: bytes) -> int:
             continue
         if byte < 0xC0:
             return 0
+        if byte == 0xED and length == 2 and data[-1] >= 0xA0:  # Python waits for the rest of a surrogate
+            return 0
         decoder = codecs.getincrementaldecoder("utf-8")()
         try:
             decoder.decode(data[-length:])

@@ -165,6 +165,9 @@ class Reconciled(Event):
     event: ClassVar[str] = "reconciled"
     units: Annotated[dict[str, str], "what was done to each unit: stopped, started, restarted and why"]
     seconds: Annotated[float, "time that it took"]
+    kernel: Annotated[dict[str, str], "what was put back of its state: settings, routes, rules of packets …"] = (
+        field(default_factory=dict)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,8 @@ class Report:
 
     ``invocation`` is snapbreaker's own command line as typed, up to and without ``--``; ``command`` is what
     follows. ``compared`` empty means that nothing was verified. ``displaced`` is the directory that holds what
-    the restore took away, ``foreign`` what others wrote meanwhile, ``units`` what was done to units after it.
+    the restore took away, ``foreign`` what others wrote meanwhile, ``units`` what was done to units after it,
+    ``kernel`` what was put back of the kernel's state.
     ``status`` and ``signal`` are the command's own, None and 0 where there is none. ``doing``: what its processes
     were at when it was halted for silence or time.
     """
@@ -240,6 +241,7 @@ class Report:
     left_out: list[PathNote] = field(default_factory=list)
     foreign: list[PathNote] = field(default_factory=list)
     units: list[PathNote] = field(default_factory=list)
+    kernel: list[PathNote] = field(default_factory=list)
     displaced: str = ""
     record: str = ""
     warnings: list[str] = field(default_factory=list)
@@ -366,4 +368,5 @@ LISTS: dict[str, type[Any]] = {
     "left_out": PathNote,
     "foreign": PathNote,
     "units": PathNote,
+    "kernel": PathNote,
 }

@@ -50,6 +50,7 @@ def action(report: Report) -> Section:
         section.say("Checkpoint:")
         section.items([(volume_line(volume),) for volume in report.volumes])
     _notes(section, "Units", report.units)
+    _notes(section, "Put back in the kernel", report.kernel)
     if report.displaced:
         section.say("What the restore took away lies in ", Mono(path_text(report.displaced)), ".")
     if report.record:

@@ -27,6 +27,8 @@ from snapbreaker.sandbox.sandbox import Sandbox, boxed_volumes
 from snapbreaker.sandbox.upper import Uppers
 from snapbreaker.signals import deferred
 from snapbreaker.story import Story
+from snapbreaker.system.parts import Parts
+from snapbreaker.system.state import HELD, capture
 from snapbreaker.trees import below
 
 
@@ -34,6 +36,8 @@ def hold(record: Record, sandbox: Sandbox, story: Story) -> int:
     """End a run with its change still in the sandbox. Raises OSError, SnapbreakerError: it must be rolled back."""
     for view, changes in _views(record, sandbox.uppers, (), story.narrator.progress):
         story.waiting.add(view.root, changes)
+    if record.meta.parts:  # what the kernel is told goes past a sandbox
+        capture(Parts(**record.meta.parts)).save(record.path / HELD)
     noted = keeper.start(sandbox.uppers, lambda noted: record.note(sandbox=noted))
     try:
         record.enter(State.HELD)

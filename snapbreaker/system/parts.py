@@ -12,6 +12,7 @@ from snapbreaker.files.policy import PathClass, Policy
 from snapbreaker.linux import systemd
 from snapbreaker.paths import is_below, relative
 from snapbreaker.system import packages
+from snapbreaker.system.kernel.place import here
 from snapbreaker.volumes import Scope
 
 UNIT_FILES = ("/etc/systemd/system", "/usr/lib/systemd/system")
@@ -22,13 +23,15 @@ ACCOUNTS, BOOT = "/etc", "/boot"
 class Parts:
     """``packages``: the dpkg database is in scope; ``services``: all unit files are, and systemd is PID 1.
 
-    ``boot``: what lies in /boot is, and so the boot sectors that belong to it are compared too.
+    ``boot``: what lies in /boot is, and so the boot sectors that belong to it are compared too. ``kernel``: all
+    that configures the machine is, which the kernel's state belongs to (and we are in no chroot).
     """
 
     packages: bool = False
     services: bool = False
     accounts: bool = False
     boot: bool = False
+    kernel: bool = False
 
     def __bool__(self) -> bool:
         return self.packages or self.services
@@ -43,6 +46,7 @@ class Parts:
             packages=os.path.isfile(packages.STATUS) and _restores(scope, [packages.DATABASE]),
             services=systemd.booted() and os.geteuid() == 0 and _restores(scope, UNIT_FILES),
             accounts=_restores(scope, [ACCOUNTS]),
+            kernel=os.geteuid() == 0 and _restores(scope, (*UNIT_FILES, ACCOUNTS)) and here(),
             boot=os.path.isdir(BOOT) and os.geteuid() == 0 and _restores(scope, [BOOT]),
         )
 

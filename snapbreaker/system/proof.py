@@ -6,10 +6,12 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 
 from snapbreaker.system import packages
+from snapbreaker.system.changed import Changed
+from snapbreaker.system.kernel import kinds
 from snapbreaker.system.owners import is_session, our_units
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.sockets import NO_UNIT, chosen_by_the_kernel
-from snapbreaker.system.state import BOOT_SECTORS, EFI, PACKAGES, SOCKETS, UNITS, Changed, capture
+from snapbreaker.system.state import BOOT_SECTORS, EFI, PACKAGES, SOCKETS, UNITS, capture
 from snapbreaker.system.target import Target
 from snapbreaker.system.units import COMING, FAILED, LOGINS, may_be_stopped
 
@@ -19,13 +21,19 @@ _POLL = 0.1
 
 class Proof:
     """Compares ``tables``. ``differences`` are (name, text), ``compared`` (what, count), ``notes`` what differs by
-    nobody's fault.
+    nobody's fault. Units that are ``over`` had ended by themselves; changes of the tables ``told_only`` are notes.
     """
 
     def __init__(
-        self, parts: Parts, target: Target, tables: Sequence[str], over: Collection[str] = frozenset()
+        self,
+        parts: Parts,
+        target: Target,
+        tables: Sequence[str],
+        over: Collection[str] = frozenset(),
+        told_only: Collection[str] = frozenset(),
     ) -> None:
         self._parts, self._target, self._tables, self._over = parts, target, tables, over
+        self._told_only = told_only
         self.differences: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.compared: list[tuple[str, int]] = []
@@ -46,20 +54,28 @@ class Proof:
         now = capture(self._parts)
         self._found: list[tuple[str, str, str]] = []
         self.notes = []
+        came: list[str] = []
         changes = self._target.differences(now, self._tables)
         for change in changes:
             if _is_expected(change, self._target.held):
                 continue
-            words = f"{_KIND.get(change.table, change.table)} {change.name}", change.text()
+            words = _named(change), change.text()
             if _is_forgotten(change):
                 self.notes.append(f"{words[0]} had failed before; that was reset, and cannot be made again")
             elif change.name in self._over and not change.now:
                 self.notes.append(f"{words[0]} was up and has ended: a job is not run a second time")
-            elif _is_nobodys(change) or _is_another_port(change, changes):
+            elif change.table == kinds.MODULES and not change.was:
+                came.append(change.name)
+            elif change.table in self._told_only or _is_nobodys(change) or _is_another_port(change, changes):
                 self.notes.append(": ".join(words))
             else:
                 self._found.append((change.table, *words))
-        self.compared = [(table, len(self._target.table(table))) for table in self._tables]
+        if came:
+            self.notes.append(f"modules that the kernel has loaded since, and uses: {', '.join(came)}")
+        counts = {table: len(self._target.table(table)) for table in self._tables}
+        self.compared = [(table, count) for table, count in counts.items() if table not in kinds.TABLES]
+        if kernel := sum(count for table, count in counts.items() if table in kinds.TABLES):
+            self.compared.append(("kernel state", kernel))
 
 
 _KIND = {
@@ -71,6 +87,12 @@ _KIND = {
     BOOT_SECTORS: "boot",
     EFI: "EFI variable",
 }
+
+
+def _named(change: Changed) -> str:
+    if change.table in kinds.TABLES:
+        return kinds.named(change)
+    return f"{_KIND.get(change.table, change.table)} {change.name}"
 
 
 def _is_expected(change: Changed, held: Collection[str]) -> bool:
@@ -106,6 +128,8 @@ def _is_nobodys(change: Changed) -> bool:
 
     A port of another login's; one that the kernel chose for a process of no unit; what must never be stopped.
     """
+    if kinds.is_nobodys(change):
+        return True
     if change.table == SOCKETS:
         owner = change.was or change.now
         passing = owner == NO_UNIT and _port(change) in chosen_by_the_kernel()

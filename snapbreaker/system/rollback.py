@@ -1,4 +1,4 @@
-"""How packages, units, accounts and sockets go along with the files in a rollback.
+"""How packages, units, accounts, sockets and the kernel's state go along with the files in a rollback.
 
 quiesce (what the run started stops) → for each volume: let go (who works on its files stops), files go back →
 reconcile (systemd reads its files again; what was up comes up, what runs on replaced files is restarted) → verify.
@@ -18,6 +18,9 @@ from snapbreaker.linux.systemd import Manager, booted
 from snapbreaker.system import boot_sectors, cron, runtime_units, schedulers, strays
 from snapbreaker.system.boot import Boot
 from snapbreaker.system.holders import Holder, holders
+from snapbreaker.system.kernel import kinds
+from snapbreaker.system.kernel.place import here
+from snapbreaker.system.kernel.rollback import KernelRollback
 from snapbreaker.system.owners import is_session, our_units
 from snapbreaker.system.parts import Parts
 from snapbreaker.system.proof import Proof
@@ -38,6 +41,7 @@ class SystemOutcome:
     stopped: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     restarted: dict[str, str] = field(default_factory=dict)  # with the reason
+    kernel: dict[str, str] = field(default_factory=dict)  # what was put back of its state, with what it is now
     reconcile_seconds: float = 0.0
     verify_seconds: float = 0.0
 
@@ -51,6 +55,7 @@ class SystemRollback:
     def __init__(self, parts: Parts, target: Target | None, run_id: str, halted: bool) -> None:
         self._parts, self._target, self._run_id, self._halted = parts, target, run_id, halted
         self._services: Services | None = None
+        self._kernel = KernelRollback(target) if target is not None and parts.kernel else None
         self._by_cron: strays.Jobs = dict
         self.outcome = SystemOutcome()
 
@@ -66,6 +71,9 @@ class SystemRollback:
         if parts.services and not booted():
             parts = replace(parts, services=False)
             nothing.outcome.notes.append("systemd does not run: units were not looked at")
+        if parts.kernel and not here():
+            parts = replace(parts, kernel=False)
+            nothing.outcome.notes.append("in another namespace than PID 1: the kernel's state was not looked at")
         if not whole:
             nothing.outcome.notes.append("only paths went back: packages and units were not looked at")
             return nothing
@@ -74,6 +82,8 @@ class SystemRollback:
         except (OSError, ValueError, KeyError, TypeError) as error:
             nothing.outcome.errors.append(f"what was recorded of the system cannot be read: {error!r}")
             return nothing
+        if not target.wanted.of_this_boot:
+            parts = replace(parts, kernel=False)
         made = cls(parts, target, "" if again else record.run_id, halted=not undo and record.meta.kind == "run")
         made.outcome.notes += nothing.outcome.notes
         return made
@@ -95,6 +105,8 @@ class SystemRollback:
         if self._target is not None and self._run_id:
             self._hold_schedulers(self._target)
             self._end_strays()
+        if self._kernel is not None:
+            self._attempt("turn swap off", self._kernel.turn_swap_off)
 
     def let_go(self, root: str, changes: Collection[Change]) -> bool:
         """Stop the services that work on files which are about to go back; whether there was any."""
@@ -114,17 +126,21 @@ class SystemRollback:
             schedulers.let_go()
         if self._target is not None and self._parts.boot:
             self._attempt("put the boot sectors back", self._put_boot_back)
+        self._attempt("put the kernel's state back", self._put_kernel_back)
         if not self.has_services:
             return
         started = time.monotonic()
         self._attempt("bring the units back", lambda: self._bring_back(touched))
-        self.outcome.reconcile_seconds = time.monotonic() - started
+        self._attempt("put the kernel's state back", self._follow)
+        self.outcome.reconcile_seconds += time.monotonic() - started
 
     def verify(self) -> None:
         """Compare the system with what was recorded of it."""
         if self._target is None:
             return
         started = time.monotonic()
+        if self._kernel is not None:
+            self._tell_kernel(self._kernel)
         self._attempt("compare the system with the checkpoint", self._compare)
         self.outcome.verify_seconds = time.monotonic() - started
         if self._services is not None:
@@ -182,6 +198,25 @@ class SystemRollback:
             self.outcome.notes.append(f"{name} is never restarted: {reason}; restart the machine when it suits")
         self.outcome.notes += [note for note in dict.fromkeys(services.notes) if note not in self.outcome.notes]
 
+    def _put_kernel_back(self) -> None:
+        """Services may need an address, a swap area, a setting to come up."""
+        if self._kernel is not None and not self._is_going_down():
+            started = time.monotonic()
+            self._kernel.put_back()
+            self.outcome.reconcile_seconds = time.monotonic() - started
+
+    def _follow(self) -> None:
+        if self._kernel is not None and not self._is_going_down():
+            self._kernel.follow([*self.outcome.started, *self.outcome.restarted])
+
+    def _tell_kernel(self, kernel: KernelRollback) -> None:
+        self.outcome.kernel = kernel.done
+        told = [*kernel.notes, *kernel.refused]
+        self.outcome.notes += [note for note in dict.fromkeys(told) if note not in self.outcome.notes]
+
+    def _is_going_down(self) -> bool:
+        return self.has_services and self._connected().going_down
+
     def _put_boot_back(self) -> None:
         """After the files that they boot."""
         assert self._target is not None
@@ -195,7 +230,7 @@ class SystemRollback:
         if (not proof or proof.differences) and self._parts.services and self._connected().going_down:
             # Somebody has asked for it, a failing power supply perhaps: it is not ours to call off, and half done.
             self.outcome.notes.append("the machine is shutting down: units are as the next boot starts them")
-            proof = self._proof(replace(self._parts, services=False))
+            proof = self._proof(replace(self._parts, services=False, kernel=False))
         if proof:
             self.outcome.differences += proof.differences
             self.outcome.notes += proof.notes
@@ -206,9 +241,10 @@ class SystemRollback:
         assert self._target is not None
         if parts.services and self._connected().going_down:
             return None
-        tables = [t for t in self._target.tables if parts.services or t not in (UNITS, RUNTIME)]
+        left_out = (*(() if parts.services else (UNITS, RUNTIME)), *(() if parts.kernel else kinds.TABLES))
+        tables = [table for table in self._target.tables if table not in left_out]
         over = self._services.over if self._services else frozenset()
-        proof = Proof(parts, self._target, tables, over)
+        proof = Proof(parts, self._target, tables, over, self._kernel.told_only if self._kernel else ())
         proof.run()
         return proof
 

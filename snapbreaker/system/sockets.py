@@ -11,7 +11,8 @@ from contextlib import suppress
 from snapbreaker.linux.process import pids
 from snapbreaker.system.owners import unit_of
 
-_LISTEN, _UNCONNECTED = "0A", "07"  # TCP_LISTEN, TCP_CLOSE: include/net/tcp_states.h
+# TCP_ESTABLISHED, TCP_LISTEN, TCP_CLOSE: include/net/tcp_states.h
+_ESTABLISHED, _LISTEN, _UNCONNECTED = "01", "0A", "07"
 _TABLES = (("tcp", _LISTEN), ("tcp6", _LISTEN), ("udp", _UNCONNECTED), ("udp6", _UNCONNECTED))
 _PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
 NO_UNIT = "a process of no unit"
@@ -36,6 +37,17 @@ def _sockets() -> Iterator[tuple[int, str]]:
             if fields[3] != wanted or (protocol.startswith("udp") and port in chosen):
                 continue
             yield int(fields[9]), f"{protocol.rstrip('6')} {_address(address)}:{port}"
+
+
+def established() -> list[tuple[str, str]]:
+    """Address here and address there of each TCP connection."""
+    rows = [fields for protocol in ("tcp", "tcp6") for fields in _rows(f"/proc/net/{protocol}")]
+    ends = [(fields[1], fields[2]) for fields in rows if fields[3] == _ESTABLISHED]
+    return [(_end(here), _end(there)) for here, there in ends]
+
+
+def _end(text: str) -> str:
+    return _address(text.partition(":")[0]).strip("[]")
 
 
 def _rows(path: str) -> list[list[str]]:

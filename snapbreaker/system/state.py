@@ -12,17 +12,18 @@ from snapbreaker.dataclass import dataclass
 from snapbreaker.linux.durable import read_json, write_json
 from snapbreaker.linux.process import boot_id
 from snapbreaker.system import accounts, boot_sectors, cron, efi, packages, runtime_units, sockets, units
+from snapbreaker.system.changed import Changed, Table
+from snapbreaker.system.kernel import kinds
+from snapbreaker.system.kernel.place import here
 from snapbreaker.system.parts import Parts
-
-Table = dict[str, str]
 
 PACKAGES, USERS, GROUPS = "packages", "users", "groups"
 UNITS, RUNTIME, SOCKETS = "units", "runtime unit files", "listening sockets"
 BOOT_SECTORS, EFI = "boot sectors", "EFI variables"
 # What needs the boot that it was recorded in. Firmware changes its variables at each.
-VOLATILE = (UNITS, RUNTIME, SOCKETS, EFI)
+VOLATILE = (UNITS, RUNTIME, SOCKETS, EFI, *kinds.TABLES)
 
-BEFORE, AFTER = "system.json", "system.after.json"
+BEFORE, AFTER, HELD = "system.json", "system.after.json", "system.held.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class SystemState:
     """``tables`` by what they are of, each a name with its state; what is not there has no name.
 
     ``time`` is CLOCK_MONOTONIC, in seconds, of boot ``boot``: what systemd's time stamps count in. ``contents``
-    has by digest what the boot sectors hold; ``cron``, for each command of cron's, the file that it is from,
-    None where that was not recorded.
+    has by digest what the boot sectors hold, by table and name what makes a part of the kernel's state; ``cron``,
+    for each command of cron's, the file that it is from, None where that was not recorded.
     """
 
     boot: str
@@ -71,25 +72,11 @@ def capture(parts: Parts) -> SystemState:
     if parts.boot:
         tables[BOOT_SECTORS], contents = boot_sectors.read()
         tables[EFI] = efi.read()
+    if parts.kernel and here():
+        kernel, made = kinds.read()
+        tables |= kernel
+        contents |= made
     return SystemState(boot_id(), now, tables, contents, cron.read() if parts else None)
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """One name of a table: what it was and what it is; empty where it is not there."""
-
-    table: str
-    name: str
-    was: str
-    now: str
-
-    def text(self) -> str:
-        """In words, seen from the older state."""
-        if not self.was:
-            return f"{self.now}, was not there" if self.now else "was not there"
-        if not self.now:
-            return f"is gone, was {self.was}"
-        return f"{self.now} instead of {self.was}"
 
 
 def compare(old: SystemState, new: SystemState, tables: Iterable[str] = ()) -> list[Changed]:
@@ -97,14 +84,15 @@ def compare(old: SystemState, new: SystemState, tables: Iterable[str] = ()) -> l
     found: list[Changed] = []
     for table in tables or old.tables:
         if table in old.tables and table in new.tables:
-            found += _compare(table, old.tables[table], new.tables[table])
+            found += compare_table(table, old.tables[table], new.tables[table])
     return found
 
 
-def _compare(table: str, old: Table, new: Table) -> list[Changed]:
+def compare_table(table: str, old: Table, new: Table) -> list[Changed]:
     if table == SOCKETS:
         return [
             Changed(table, name, old.get(name, ""), new.get(name, "")) for name in sorted(old.keys() ^ new.keys())
         ]
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    return [Changed(table, name, old.get(name, ""), new.get(name, "")) for name in names]
+    found = [Changed(table, name, old.get(name, ""), new.get(name, "")) for name in names]
+    return [change for change in found if kinds.counts(change)]

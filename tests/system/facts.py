@@ -79,3 +79,33 @@ def _units(listing: str) -> dict[str, str]:
 def _states(listing: str) -> dict[str, str]:
     rows = [line.split() for line in listing.splitlines()]
     return {row[0]: row[1] for row in rows if not _LOGINS.match(row[0])}
+
+
+# Lifetimes, counters, and whether the other end of a cable is there.
+_PASSING = re.compile(
+    r" (valid_lft|preferred_lft|expires) \S+| (packets|bytes) \d+|\[\d+:\d+\]| # handle \d+"
+    r"| tentative|NO-CARRIER,|,LOWER_UP"
+)
+# What the kernel makes of a link some time after it is up, and what is everybody's.
+_LINES = re.compile(
+    r"^(#.*|net\.\S*(neigh|conntrack_count|random)\S* = .*|.*\bfe80:.*|.*multicast ff00:.*)$", re.MULTILINE
+)
+
+
+def kernel(machine: Machine) -> list[str]:
+    """The state of its network and its names, a line for each fact; by ip(8), sysctl(8), nft(8), iptables(8)."""
+    commands = {
+        "links": "ip -d -o link | sed 's/ link.ether.*//; s/^[0-9]*: //; s/ state .*//'",
+        "addresses": "ip -o addr | sed 's/^[0-9]*: //'",
+        "routes": "ip route show table all; ip -6 route show table all",
+        "rules": "ip rule; ip -6 rule",
+        "settings": "sysctl -a 2>/dev/null | grep ^net",
+        "tables": "nft -s list ruleset",
+        "iptables": "iptables-save; ip6tables -S",
+        "names": "hostname; domainname",
+    }
+    found = []
+    for what, command in commands.items():
+        text = _LINES.sub("", _PASSING.sub("", said(machine, "sh", "-c", command)))
+        found += [f"{what}: {line}" for line in text.splitlines() if line.strip()]
+    return sorted(found)

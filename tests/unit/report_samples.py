@@ -78,6 +78,7 @@ def tripped(**changed: Any) -> Report:
         left_out=[PathNote("/srv/app/nfs", "nfs4 is not a local filesystem")],
         foreign=[PathNote("/srv/app/upload", "written by sftp-server (pid 4, session-9.scope) meanwhile; stays")],
         units=[PathNote("nginx.service", "restarted: /etc/nginx/nginx.conf went back")],
+        kernel=[PathNote("sysctl net.ipv4.ip_forward", "0, instead of 1")],
         displaced="/srv/app/.snapbreaker/000007-20261123T170000/restore.1",
         record="/var/lib/snapbreaker/000007-20261123T170000",
         warnings=["the clock was set back by 3 s during the run"],

@@ -57,6 +57,23 @@ def test_bars_and_rulers_of_any_length(first: str, second: str) -> None:
     assert check_log(rules, io.BytesIO(second.encode() + b"\n"), source="s", strict=True) is None
 
 
+def test_a_real_deploy_of_the_next_version() -> None:
+    """The same deploy script three times, of other versions; the third says something new."""
+    command = RuleSet.for_command(["bash", "deploy.sh", "1.5.0"])
+    found = Learned()
+    with (CORPUS / "strict" / "first.log").open("rb") as stream:
+        found.read(command, stream, "first.log")
+    pack = parse_pack(found.toml(), "learned.toml", "learned")
+    rules = RuleSet.for_command(["bash", "deploy.sh", "1.5.1"], configured=[pack])
+    with (CORPUS / "strict" / "second.log").open("rb") as stream:
+        assert check_log(rules, stream, source="s", strict=True) is None
+    with (CORPUS / "strict" / "third.log").open("rb") as stream:
+        issue = check_log(rules, stream, source="s", strict=True)
+    assert issue
+    assert issue.type is IssueType.UNEXPECTED
+    assert issue.line == "note: cache was rebuilt from scratch"
+
+
 def test_a_second_run_passes() -> None:
     rules = learned(FIRST)
     for log in (FIRST, SECOND):

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from snapbreaker.cli.main import main
 from snapbreaker.cli.rules_expire import without
-from snapbreaker.errors import UsageError
+from snapbreaker.errors import SnapbreakerError, UsageError
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.hits import NAME, add_hits, read_hits
 from snapbreaker.monitor.judge import Judge
 from snapbreaker.monitor.packs import parse_pack
 from snapbreaker.monitor.rules import RuleSet
 
-pytestmark = pytest.mark.real_commands
-ROOT = Path(__file__).parent.parent.parent
 PROJECT = """\
 # kept by hand
 [pack]
@@ -55,16 +52,16 @@ expires = 2020-02-01
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "snapbreaker.toml").write_text(PROJECT)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [ROOT, ROOT / "backends"])))
     monkeypatch.setenv("SNAPBREAKER_STORE", str(tmp_path / "store"))
     (tmp_path / "store").mkdir(mode=0o700)
     return tmp_path
 
 
 def call(*arguments: str, text: str = "") -> tuple[int, list[str]]:
-    argv = [sys.executable, "-m", "snapbreaker", "rules", *arguments]
-    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
-    return done.returncode, (done.stdout + done.stderr).splitlines()
+    result = CliRunner().invoke(main, ["rules", *arguments], input=text)
+    if isinstance(result.exception, SnapbreakerError):
+        return result.exception.exit_code, [str(result.exception)]
+    return result.exit_code, (result.stdout + result.stderr).splitlines()
 
 
 def test_hits_are_added_up(tmp_path: Path) -> None:

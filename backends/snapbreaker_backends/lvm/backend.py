@@ -83,7 +83,7 @@ class LvmBackend(Backend):
             "group": origin.group,
             "uuid": made[0].kernel_uuid,
             "inside": _inside(volume),
-            "pool": logical_volume.pool_uuid(origin) if origin.is_thin else "",
+            "pool": _pool(origin),
         }
 
     def open(self, stored: Stored) -> Tree:
@@ -198,6 +198,16 @@ def _origin(volume: Volume) -> LogicalVolume:
     return origin
 
 
+def _pool(origin: LogicalVolume) -> str:
+    """The uuid of the device of its pool; empty where it is not thin."""
+    if not origin.is_thin:
+        return ""
+    pool = logical_volume.pool_of(origin)
+    if pool is None:
+        raise CheckpointError(f"the pool {origin.group}/{origin.pool} cannot be found", "lvs -a")
+    return pool.uuid
+
+
 def _inside(volume: Volume) -> str:
     """Where the volume's root lies within its filesystem; empty for its top."""
     found = [mount for mount in read_mounts() if mount.mountpoint == volume.mountpoint]
@@ -269,11 +279,12 @@ def _refusals(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
 
 
 def _notes(volume: Volume, origin: LogicalVolume) -> Iterator[str]:
+    if origin.is_thin:
+        return
     others = [
         name for name in logical_volume.snapshots_of(origin) if not name.startswith(logical_volume.TAG + "_")
     ]
-    if others and not origin.is_thin:
+    if others:
         yield f"{origin.path} has other snapshots: {', '.join(others)}; each makes every write slower"
-    if not origin.is_thin:
-        size = _extents(volume, origin, 0) * origin.extent
-        yield f"the run may change {size_text(size // 2)}: --snapshot-size N gives it more or less"
+    size = _extents(volume, origin, 0) * origin.extent
+    yield f"the run may change {size_text(size // 2)}: --snapshot-size N gives it more or less"

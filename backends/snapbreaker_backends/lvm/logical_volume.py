@@ -97,12 +97,11 @@ def snapshots_of(volume: LogicalVolume) -> list[str]:
     return [one.name for one in _report("--select", f"origin={volume.name} && vg_name={volume.group}")]
 
 
-def pool_uuid(volume: LogicalVolume) -> str:
-    """Of the device of its pool, in the layer that holds the target. Raises CheckpointError."""
-    for one in named(volume.pool):
-        if one.group == volume.group:
-            return one.kernel_uuid + "-tpool"
-    raise CheckpointError(f"lvs does not know the pool {volume.group}/{volume.pool}")
+def pool_of(volume: LogicalVolume) -> device_mapper.Device | None:
+    """The device of a thin volume's pool, in the layer that holds the target; None while it is not active."""
+    device = device_mapper.find(volume.kernel_uuid)
+    layers = device_mapper.below(device) if device else []
+    return next((one for one in layers if one.uuid.endswith("-tpool")), None)
 
 
 def has_integrity(volume: LogicalVolume) -> bool:

@@ -48,7 +48,7 @@ def no_room(origin: LogicalVolume) -> Reason:
 
 def _of_pool(origin: LogicalVolume) -> Iterator[Reason]:
     pool = f"{origin.group}/{origin.pool}"
-    device = device_mapper.find(logical_volume.pool_uuid(origin))
+    device = logical_volume.pool_of(origin)
     if device is None:
         yield Reason(f"the pool {pool} is not active", f"lvchange -ay {pool}")
         return

@@ -21,3 +21,9 @@ apt-get install -y --no-install-recommends postgresql-contrib docker-compose php
     procps psmisc redis-server cpio file
 /opt/v/bin/pip install uv poetry build tox flake8 mypy ruff sphinx gunicorn ansible-lint
 # The hold-outs also want mysqld, and postgres on port 5433 with its socket in /tmp, as scenarios of the corpus start them.
+# The third hold-out (holdout3.txt): rec/ as /rec, RECORD_VENV=/usr/local/v; its systemd/ and service/ under a booted systemd.
+apt-get install -y --no-install-recommends librust-regex-dev librust-serde-json-dev ufw memcached acl apt-utils sudo
+python3 -m venv /usr/local/v
+/usr/local/v/bin/pip install ansible-core pytest pytest-xdist pytest-cov alembic django psycopg2-binary sqlalchemy flask uv poetry \
+    pipenv nox black isort mkdocs pyinfra awscli supervisor celery gunicorn uvicorn fastapi bandit twine build
+npm install -g prettier pm2

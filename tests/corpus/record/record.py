@@ -22,8 +22,8 @@ from pathlib import Path
 
 LIMIT = 150  # seconds a scenario may take
 LONGEST = 400  # lines kept of a log: the tail of a longer one says nothing new
-WORK = Path("/srv/build")
-VENV = "/opt/v"  # with ansible, pytest and what else comes from PyPI
+WORK = Path(os.environ.get("RECORD_WORK", "/srv/build"))
+VENV = os.environ.get("RECORD_VENV", "/opt/v")  # with ansible, pytest and what else comes from PyPI
 PATHS = f"{VENV}/bin:/usr/lib/postgresql/15/bin"
 _HOST = r"https?://(?:[^/@\s]+@)?([\w-]+(?:\.[\w-]+)+(?::\d+)?)"
 VERSIONS = {
