@@ -30,9 +30,6 @@ from snapbreaker_backends.zfs import covered, datasets, names, shown, users
 
 WORTH = 16 << 20  # bytes that differ: to put back less is as fast path by path
 _NOTE = "revert.json"
-_VAULTS = ".snapbreaker"
-_PATH = os.O_PATH | os.O_NOFOLLOW
-_QUIET = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_NONBLOCK
 # No snapshots of what is kept, by zfs-auto-snapshot(8): they would keep it from being removed.
 _PROPERTIES = ("canmount=off", "mountpoint=none", "readonly=on", "com.sun:auto-snapshot=false")
 _NOT_WHOLE = "it goes back path by path: "
@@ -123,14 +120,13 @@ def revert(stored: Stored, changes: Sequence[Change]) -> Revert:
             try:
                 names.zfs("rollback", own.snapshot)
             except ToolError as error:  # nobody can be sure that nothing was done: all that was kept stays
-                _note(stored.record, "reverted")
                 return Revert(False, f"{_NOT_WHOLE}{error.stderr.strip()}")
-            _note(stored.record, "reverted")
             shown.prove(own.mount, changes)
         finally:
             set_read_only(own.mount.mountpoint, False)
     except ToolError as error:
         raise CheckpointError(f"{own.mount.source}: {error.message}", error.hint) from error
+    _note(stored.record, "reverted")
     return Revert(True, f"it went back as a whole; what was there is kept as the dataset {own.kept}")
 
 
