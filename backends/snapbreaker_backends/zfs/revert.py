@@ -62,8 +62,7 @@ def settle(stored: Stored) -> None:
     if noted in ("", "reverted"):
         return
     own = _Own.of(stored.volume, stored.data["name"])
-    if os.statvfs(own.mount.mountpoint).f_flag & os.ST_RDONLY:
-        set_read_only(own.mount.mountpoint, False)
+    _let_write(own.mount)
     if noted == "copied" and not names.exists(own.mark):  # nobody knows whether it went back
         _note(stored.record, "reverted")
         return
@@ -135,6 +134,8 @@ def remove(volume: Volume, checkpoint: str, record: str) -> None:
     if not _noted(record):
         return
     own = _Own.of(volume, checkpoint)
+    if _noted(record) != "reverted":
+        _let_write(own.mount)
     if left := _destroy(own):
         raise CheckpointError(
             f"what {checkpoint} displaced has snapshots or clones of others: {', '.join(left)}",
@@ -179,10 +180,14 @@ def _written(own: _Own) -> list[str]:
 
 def _left(stored: Stored, own: _Own, why: str) -> Revert:
     """It does not go back as a whole."""
-    if os.statvfs(own.mount.mountpoint).f_flag & os.ST_RDONLY:
-        set_read_only(own.mount.mountpoint, False)
+    _let_write(own.mount)
     _clean(stored, own)
     return Revert(False, f"{_NOT_WHOLE}{why}")
+
+
+def _let_write(mount: Mount) -> None:
+    if os.statvfs(mount.mountpoint).f_flag & os.ST_RDONLY:
+        set_read_only(mount.mountpoint, False)
 
 
 def _clean(stored: Stored, own: _Own) -> None:
