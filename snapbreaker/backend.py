@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from snapbreaker.dataclass import dataclass
 from snapbreaker.files.changetree import ChangeTree
+from snapbreaker.files.entry import Change
 from snapbreaker.files.policy import Policy
 from snapbreaker.files.tree import Tree
 from snapbreaker.files.undo import UndoSet
@@ -191,12 +192,12 @@ class Backend(ABC):
         """
         raise NotImplementedError
 
-    def revert(self, stored: Stored, changed: Collection[bytes]) -> Revert:
+    def revert(self, stored: Stored, changes: Sequence[Change]) -> Revert:
         """After ``mark``: take the volume back as a whole, but for what is kept; what was there is kept aside.
 
         At any instant it is as before or as the checkpoint has it. Not done where anybody uses it, or more would
-        be lost than what has changed since: newer snapshots, what others write meanwhile. ``changed`` are the
-        files there now, relative to the volume's root, whose content goes. Raises as ``mark``.
+        be lost than what has changed since: newer snapshots, what others write meanwhile. ``changes`` are all that
+        was found. Raises as ``mark``; RestoreError where it went back, and the kernel shows something else.
         """
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from snapbreaker.backend import Capability, Revert
 from snapbreaker.bystanders import Split
 from snapbreaker.checkpoint import vault
 from snapbreaker.checkpoint.record import VolumeRecord
-from snapbreaker.errors import SnapbreakerError
+from snapbreaker.errors import RestoreError, SnapbreakerError
 from snapbreaker.files.live import LiveTree
 from snapbreaker.goal import Goal
 
@@ -40,7 +40,10 @@ class Whole:
                 self._give_up()
 
     def revert(self, split: Split, live: LiveTree) -> bool:
-        """Whether ``split``, which is all that was found in ``live`` since ``mark``, is back. Only once."""
+        """Whether ``split``, which is all that was found in ``live`` since ``mark``, is back. Only once.
+
+        RestoreError: it is, but something else is shown.
+        """
         backend, self._backend = self._backend, None
         if backend is None:
             return False
@@ -49,9 +52,10 @@ class Whole:
             self.note = self._marked.note if split.back else ""
             return False
         try:
-            changed = [one.path for one in split.back if one.new is not None and one.new.is_file]
             live.forget()  # we use it, too
-            how = backend.revert(self._stored, changed)
+            how = backend.revert(self._stored, split.back)
+        except RestoreError:  # the file engine would believe what is shown
+            raise
         except (OSError, SnapbreakerError) as error:
             backend.settle(self._stored)
             how = Revert(False, f"it goes back path by path: {error}")

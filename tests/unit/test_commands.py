@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from snapbreaker import commands
+from snapbreaker.commands import ToolMissing
 from snapbreaker.errors import CheckpointError, ToolError
 from snapbreaker.exits import Exit
 
@@ -106,3 +107,15 @@ def test_working_directory_and_what_cannot_start(tmp_path: Path) -> None:
     program.chmod(0o755)
     with pytest.raises(ToolError, match=r"ended with 126: .*Exec format error"):
         commands.run([str(program)])
+
+
+def test_one_program_reads_what_another_writes(tmp_path: Path) -> None:
+    commands.run_joined(["seq", "300000"], ["sh", "-c", f"cat >{tmp_path}/out"])
+    assert (tmp_path / "out").stat().st_size == 1988895
+    with pytest.raises(ToolError, match="second") as caught:
+        commands.run_joined(["seq", "1000000"], ["sh", "-c", "echo second >&2; exit 3"])
+    assert caught.value.status == 3
+    with pytest.raises(ToolError, match="first"):
+        commands.run_joined(["sh", "-c", "echo first >&2; exit 4"], ["cat"])
+    with pytest.raises(ToolMissing):
+        commands.run_joined(["seq", "1000000"], ["no-such-program-anywhere"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import soak
 from tests.lab.vm_judge import COMPARE, HOSTILE, JUDGE
 from tests.lab.vm_zfs import ZfsVm, disks
 from tests.vm.conftest import booted
@@ -143,7 +144,10 @@ def test_its_vault_survives_and_a_second_checkpoint_goes_back_whole_too(vm: ZfsV
     vm.sh(f"test ! -e {PATH}/first; test -s {PATH}/mapped")
 
 
-@pytest.mark.parametrize("use", ["cd /d/root", "exec 3</d/mapped", "exec 3>>/d/kept", "mount --bind /d/root /mnt"])
+USES = soak.cases(["exec 3</d/mapped"], ["mount --bind /d/root /mnt", "cd /d/root", "exec 3>>/d/kept"])
+
+
+@pytest.mark.parametrize("use", USES)
 def test_what_is_in_use_goes_back_path_by_path(vm: ZfsVm, use: str) -> None:
     vm.sh("rm -f /run/busy")
     busy = vm.start("sh", "-c", f"{use}; touch /run/busy; exec sleep 1000")
@@ -179,7 +183,9 @@ def test_what_others_do_meanwhile_is_not_lost(vm: ZfsVm, step: str, why: str) ->
     vm.sh(f"test ! -e /run/strike; zfs destroy {NAME}@theirs || true")
 
 
-STEPS = ["snapshot after", "receive before", "receive after", "get before", "rollback before", "rollback after"]
+STEPS = soak.cases(
+    ["receive after", "rollback after"], ["snapshot after", "receive before", "get before", "rollback before"]
+)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -193,7 +199,7 @@ def test_all_who_work_are_killed(vm: ZfsVm, step: str) -> None:
     assert_as_before(vm)
 
 
-@pytest.mark.parametrize("step", ["get before", "rollback after"])
+@pytest.mark.parametrize("step", soak.cases(["get before"], ["rollback before", "rollback after"]))
 def test_the_power_is_cut(vm: ZfsVm, step: str) -> None:
     _strike(vm, f"{step} cut")
     vm.start("snapbreaker", "run", "--scope", PATH, "--", "sh", "-c", CHANGE + FAIL, cwd=JUDGE)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from snapbreaker.backend import Availability, Backend, Capability, Creation, Reason, Revert, Stored, Volume
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError
+from snapbreaker.files.entry import Change
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Tree
 from snapbreaker.linux.durable import read_json, sync_directory, write_json
@@ -94,8 +95,8 @@ class ZfsBackend(Backend):
     def mark(self, stored: Stored) -> Revert:
         return revert.mark(stored)
 
-    def revert(self, stored: Stored, changed: Collection[bytes]) -> Revert:
-        return revert.revert(stored, changed)
+    def revert(self, stored: Stored, changes: Sequence[Change]) -> Revert:
+        return revert.revert(stored, changes)
 
     def settle(self, stored: Stored) -> None:
         revert.settle(stored)

@@ -14,29 +14,22 @@ How far it has come is noted in the record, ahead of each step.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 
-from snapbreaker import carried, commands
+from snapbreaker import commands
 from snapbreaker.backend import Revert, Stored, Volume
-from snapbreaker.carried import opened
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, ToolError
-from snapbreaker.files.policy import PathClass
-from snapbreaker.files.room import RESERVE
+from snapbreaker.files.entry import Change
 from snapbreaker.linux.durable import read_json, sync_directory, write_json
 from snapbreaker.linux.mount import set_read_only
-from snapbreaker.linux.mountinfo import Mount, read_mounts
-from snapbreaker.linux.openat import open_beneath
+from snapbreaker.linux.mountinfo import Mount
 from snapbreaker.linux.writeback import sync_filesystem
-from snapbreaker.paths import relative
-from snapbreaker_backends.zfs import datasets, names, plan, users
+from snapbreaker_backends.zfs import covered, datasets, names, shown, users
 
 WORTH = 16 << 20  # bytes that differ: to put back less is as fast path by path
 _NOTE = "revert.json"
-_VAULTS = ".snapbreaker"
-_PATH = os.O_PATH | os.O_NOFOLLOW
-_QUIET = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_NONBLOCK
 # No snapshots of what is kept, by zfs-auto-snapshot(8): they would keep it from being removed.
 _PROPERTIES = ("canmount=off", "mountpoint=none", "readonly=on", "com.sun:auto-snapshot=false")
 _NOT_WHOLE = "it goes back path by path: "
@@ -69,8 +62,7 @@ def settle(stored: Stored) -> None:
     if noted in ("", "reverted"):
         return
     own = _Own.of(stored.volume, stored.data["name"])
-    if os.statvfs(own.mount.mountpoint).f_flag & os.ST_RDONLY:
-        set_read_only(own.mount.mountpoint, False)
+    _let_write(own.mount)
     if noted == "copied" and not names.exists(own.mark):  # nobody knows whether it went back
         _note(stored.record, "reverted")
         return
@@ -82,7 +74,7 @@ def mark(stored: Stored) -> Revert:
 
     Raises CheckpointError, ToolError, OSError.
     """
-    if _noted(stored.record) == "reverted" or not _is_whole(stored):
+    if _noted(stored.record) == "reverted" or not covered.is_whole(stored):
         return Revert(False)
     own = _Own.of(stored.volume, stored.data["name"])
     if _noted(stored.record):
@@ -94,14 +86,14 @@ def mark(stored: Stored) -> Revert:
         return Revert(False)
     if newer:
         return Revert(False, f"{_NOT_WHOLE}{', '.join(newer)} would be lost, newer than the checkpoint")
-    if not _keeps_only_vaults(stored, own):
+    if not covered.keeps_only_vaults(stored, own.mount, own.snapshot):
         return Revert(False)
     _note(stored.record, "marked")
     names.zfs("snapshot", own.mark)
     return Revert(True)
 
 
-def revert(stored: Stored, changed: Collection[bytes]) -> Revert:
+def revert(stored: Stored, changes: Sequence[Change]) -> Revert:
     """Take it back, after ``mark`` and a comparison. Where that cannot be, all is as it was.
 
     Raises CheckpointError, OSError: then it is not known how far it came, and ``settle`` has to follow.
@@ -122,13 +114,13 @@ def revert(stored: Stored, changed: Collection[bytes]) -> Revert:
         try:
             if written := _written(own):
                 return _left(stored, own, f"others write to it: {written[0]}")
-            _forget_pages(own.mount.mountpoint, changed)
+            shown.forget_pages(own.mount, changes)
             names.zfs("destroy", own.mark)
             try:
                 names.zfs("rollback", own.snapshot)
             except ToolError as error:  # nobody can be sure that nothing was done: all that was kept stays
-                _note(stored.record, "reverted")
                 return Revert(False, f"{_NOT_WHOLE}{error.stderr.strip()}")
+            shown.prove(own.mount, changes)
         finally:
             set_read_only(own.mount.mountpoint, False)
     except ToolError as error:
@@ -142,29 +134,14 @@ def remove(volume: Volume, checkpoint: str, record: str) -> None:
     if not _noted(record):
         return
     own = _Own.of(volume, checkpoint)
+    if _noted(record) != "reverted":
+        _let_write(own.mount)
     if left := _destroy(own):
         raise CheckpointError(
             f"what {checkpoint} displaced has snapshots or clones of others: {', '.join(left)}",
             f"zfs list -rt all {own.kept}; once nobody needs them: zfs destroy -r {own.kept}",
         )
     _forget(record)
-
-
-def _is_whole(stored: Stored) -> bool:
-    """Whether the dataset is the volume, and may be made read-only, and has nothing to do with the root."""
-    volume = stored.volume
-    mount = datasets.mount_of(volume)
-    facts = os.statvfs(mount.mountpoint)
-    return (
-        volume.root == volume.mountpoint
-        and stored.policy.of(b"") is PathClass.RESTORE
-        and mount.root == "/"
-        and not facts.f_flag & os.ST_RDONLY
-        and names.names_of(volume, stored.data["name"]) is None
-        and os.stat(stored.record).st_dev != os.stat(mount.mountpoint).st_dev
-        and commands.installed("zfs")
-        and commands.installed("zpool")
-    )
 
 
 def _listed(own: _Own) -> tuple[int, list[str], bool]:
@@ -185,47 +162,6 @@ def _listed(own: _Own) -> tuple[int, list[str], bool]:
     return written + int(checkpoint[2]), newer, True
 
 
-def _keeps_only_vaults(stored: Stored, own: _Own) -> bool:
-    """Whether nothing in it is kept but vaults, which are as they were, and what is mounted on was there."""
-    kept = [path for path in carried.kept_of(stored.policy) if path != _VAULTS]
-    reserve = relative(f"{stored.vault}/{RESERVE}", own.mount.mountpoint)
-    with plan.top_of(own.snapshot) as old, opened(os.open(own.mount.mountpoint, carried.DIRECTORY)) as new:
-        if any(carried.exists(new, os.fsencode(path)) for path in kept):
-            return False
-        if set(_vaults(old)) != {one for one in _vaults(new) if one[0] != reserve}:
-            return False
-        points = [mount.mountpoint for mount in read_mounts() if mount.parent == own.mount.id]
-        return all(_is_the_same(old, own, relative(point, own.mount.mountpoint)) for point in points)
-
-
-def _vaults(top: int) -> Iterator[tuple[str, int, int, int]]:
-    with suppress(FileNotFoundError):
-        for directory, _, files, fd in os.fwalk(_VAULTS, dir_fd=top):
-            yield directory, 0, 0, 0
-            for name in files:
-                facts = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                yield f"{directory}/{name}", facts.st_ino, facts.st_size, facts.st_mtime_ns
-
-
-def _is_the_same(old: int, own: _Own, point: str) -> bool:
-    """A directory that is mounted on, and all above it: they are found beneath by a mount of our own.
-
-    They stay in the kernel's cache of names, by which they would be found afterwards wherever they lie now.
-    """
-    if not carried.is_directory(old, os.fsencode(point)):
-        return False
-    with plan.top_of(own.mount.source, writable=True) as new:
-        while point:
-            numbers = []
-            for top in (old, new):
-                with opened(open_beneath(top, os.fsencode(point), _PATH)) as fd:
-                    numbers.append(os.fstat(fd).st_ino)
-            if numbers[0] != numbers[1]:
-                return False
-            point = os.path.dirname(point)
-    return True
-
-
 def _copy(own: _Own) -> None:
     """Raises ToolError."""
     options = [word for one in _PROPERTIES for word in ("-o", one)]
@@ -242,20 +178,16 @@ def _written(own: _Own) -> list[str]:
     return names.zfs("diff", "-H", own.mark, own.mount.source).splitlines()
 
 
-def _forget_pages(point: str, changed: Collection[bytes]) -> None:
-    """What was mapped once is read out of memory, also after the rollback, which leaves it there (zfs_rezget)."""
-    with opened(os.open(point, carried.DIRECTORY)) as top:
-        for path in changed:
-            with opened(open_beneath(top, path, _QUIET)) as fd:
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def _left(stored: Stored, own: _Own, why: str) -> Revert:
     """It does not go back as a whole."""
-    if os.statvfs(own.mount.mountpoint).f_flag & os.ST_RDONLY:
-        set_read_only(own.mount.mountpoint, False)
+    _let_write(own.mount)
     _clean(stored, own)
     return Revert(False, f"{_NOT_WHOLE}{why}")
+
+
+def _let_write(mount: Mount) -> None:
+    if os.statvfs(mount.mountpoint).f_flag & os.ST_RDONLY:
+        set_read_only(mount.mountpoint, False)
 
 
 def _clean(stored: Stored, own: _Own) -> None:
