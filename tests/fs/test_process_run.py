@@ -169,7 +169,7 @@ def test_silence(tmp_path: Path) -> None:
     found = watch(tmp_path, "sh", "-c", "echo one; sleep 1000", idle=0.4)
     assert (found["issue"]["type"], found["issue"]["rule"]) == ("TIMEOUT", "idle")
     assert found["issue"]["reason"] == "no output for 0.4 s"
-    assert 0.4 <= found["seconds"] < 3
+    assert 0.4 <= found["seconds"] < 30
 
 
 def test_output_on_any_stream_ends_the_silence(tmp_path: Path) -> None:
@@ -184,10 +184,10 @@ def test_timeout_of_the_whole_run(tmp_path: Path) -> None:
 
 def test_grace_lets_sigterm_work(tmp_path: Path) -> None:
     script = f"trap 'echo bye > {tmp_path}/bye; exit' TERM; echo ERROR; while :; do sleep 0.01; done"
-    found = watch(tmp_path, "sh", "-c", script, grace=5)
+    found = watch(tmp_path, "sh", "-c", script, grace=30)
     assert (tmp_path / "bye").read_text() == "bye\n"
     assert found["survivors"] == []
-    assert found["seconds"] < 4
+    assert found["seconds"] < 30
 
 
 @both
@@ -195,7 +195,7 @@ def test_grace_ends(tmp_path: Path, use_cgroup: bool) -> None:
     script = "trap '' TERM; echo ERROR; while :; do sleep 0.01; done"
     found = watch(tmp_path, "sh", "-c", script, grace=0.3, use_cgroup=use_cgroup)
     assert found["survivors"] == []
-    assert 0.3 <= found["seconds"] < 3
+    assert 0.3 <= found["seconds"] < 30
 
 
 def test_observe_halts_nothing(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_observe_halts_nothing(tmp_path: Path) -> None:
 def test_daemon_that_holds_the_output_open(tmp_path: Path) -> None:
     found = watch(tmp_path, "sh", "-c", "sleep 1000 & echo done")
     assert (found["issue"], found["status"], found["left"]) == (None, 0, ["sleep"])
-    assert found["seconds"] < 4
+    assert found["seconds"] < 30
 
 
 def test_daemon_that_fails_at_once_is_judged(tmp_path: Path) -> None:

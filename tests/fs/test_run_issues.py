@@ -74,7 +74,7 @@ def test_trips(shell: Shell, tool: Tool, case: str) -> None:
     script, kind, line = TRIPS[case]
     result = shell(script)
     assert result.status == 1, result.stderr
-    assert result.seconds < 10
+    assert result.seconds < 30  # which the command sleeps
     assert shell.put_back()
     report = tool.report()
     assert (report["outcome"], report["exit_code"]) == ("rolled-back", 1)
@@ -87,9 +87,10 @@ def test_trips(shell: Shell, tool: Tool, case: str) -> None:
 def test_silence(shell: Shell, tool: Tool) -> None:
     result = shell("echo started; exec sleep 60", "--idle", "2")
     assert result.status == 1, result.stderr
-    assert 2 <= result.seconds < 8
+    assert 2 <= result.seconds < 30  # which is how long it may be silent otherwise
     assert shell.put_back()
-    assert tool.report()["issue"]["type"] == "TIMEOUT"
+    issue = tool.report()["issue"]
+    assert (issue["type"], issue["reason"]) == ("TIMEOUT", "no output for 2 s")
 
 
 def test_whole_time(shell: Shell, tool: Tool) -> None:
