@@ -46,6 +46,15 @@ def device(number: str) -> Device | None:
 
 def find(uuid: str) -> Device | None:
     """The active device with this uuid."""
+    return _first("uuid", uuid)
+
+
+def named(name: str) -> Device | None:
+    """The active device called so."""
+    return _first("name", name)
+
+
+def _first(fact: str, wanted: str) -> Device | None:
     try:
         names = os.listdir("/sys/block")
     except OSError:
@@ -53,7 +62,7 @@ def find(uuid: str) -> Device | None:
     for name in names:
         if name.startswith("dm-"):
             try:
-                if _read(f"/sys/block/{name}/dm/uuid") == uuid:
+                if _read(f"/sys/block/{name}/dm/{fact}") == wanted:
                     return device(_read(f"/sys/block/{name}/dev"))
             except OSError:
                 continue

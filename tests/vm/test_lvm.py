@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import soak
 from tests.lab.vm_judge import HOSTILE, JUDGE
 from tests.lab.vm_lvm import LvmVm
 from tests.lab.vm_zfs import disks
@@ -207,6 +208,7 @@ def test_reasons(lvm_vm: LvmVm, classic: Volume) -> None:
     vm.sh("lvremove -qq -y fat/theirs")
 
 
+@soak.only_long
 def test_types_of_volumes(lvm_vm: LvmVm) -> None:
     """A snapshot of RAID and of a cached volume, or a reason."""
     vm = lvm_vm

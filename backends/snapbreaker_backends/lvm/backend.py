@@ -68,11 +68,7 @@ class LvmBackend(Backend):
         # The instant comes before the sync: what is written through a mapping after it gets a later ctime.
         proof = Proof.take()
         sync_filesystem(volume.root)
-        logical_volume.take(origin, name, creation.checkpoint, extents)
-        made = logical_volume.named(name)
-        if not made:
-            raise CheckpointError(f"lvcreate made no {name}")
-        logical_volume.activate(made[0])
+        uuid = logical_volume.take(origin, name, creation.checkpoint, extents)
         return {
             "checkpoint": creation.checkpoint,
             "bytes": 0 if origin.is_thin else extents * origin.extent,
@@ -81,7 +77,7 @@ class LvmBackend(Backend):
             "proof": proof.as_dict(),
             "name": name,
             "group": origin.group,
-            "uuid": made[0].kernel_uuid,
+            "uuid": uuid,
             "inside": _inside(volume),
             "pool": _pool(origin),
         }

@@ -110,8 +110,9 @@ def has_integrity(volume: LogicalVolume) -> bool:
     return any(one.name.startswith(f"{volume.name}_rimage_") for one in hidden)
 
 
-def take(volume: LogicalVolume, name: str, checkpoint: str, extents: int) -> None:
-    """Make the snapshot ``name``. ``extents`` for what changes, of a classic one. Raises CheckpointError.
+def take(volume: LogicalVolume, name: str, checkpoint: str, extents: int) -> str:
+    """Make the snapshot ``name``, and return its kernel_uuid; it is active afterwards. ``extents`` are for what
+    changes, of a classic one. Raises CheckpointError.
 
     lvcreate(8) suspends the origin, which freezes its filesystem: what it shows is whole and needs no journal.
     """
@@ -120,6 +121,17 @@ def take(volume: LogicalVolume, name: str, checkpoint: str, extents: int) -> Non
         _make("--snapshot", "--name", name, *_SKIPPED, *tags, volume.path)
     else:
         _make("--snapshot", "--name", name, "--extents", str(extents), *tags, volume.path)
+    # lvm(8) is asked again, which takes a while, only where the device is not there.
+    if device := device_mapper.named(_device_name(volume.group, name)):
+        return device.uuid
+    made = _made(name)
+    activate(made)
+    return made.kernel_uuid
+
+
+def _device_name(group: str, name: str) -> str:
+    """As libdevmapper makes it (dm_build_dm_name)."""
+    return "-".join(part.replace("-", "--") for part in (group, name))
 
 
 def copy(volume: LogicalVolume, snapshot: LogicalVolume, name: str) -> LogicalVolume:
