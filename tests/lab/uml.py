@@ -19,7 +19,7 @@ NO_MODULES = (
     *("sctp", "batman-adv", "tipc", "ceph", "sunrpc", "openvswitch", "nfc", "rxrpc", "atm", "rds"),
     *("dccp", "can", "ieee802154", "caif", "ocfs2", "nfs", "nfsd", "smb", "f2fs", "gfs2", "afs", "nilfs2"),
     *("ubifs", "orangefs", "jffs2", "scsi", "target", "mtd", "iio", "dlm", "llc", "hfsplus", "lockd", "9p"),
-    *("ecryptfs"),
+    "ecryptfs",
 )
 # hostfs is how a VM reaches a directory of the host: what lab= on the kernel's command line names.
 MOUNT = """sh -c 'mount -t hostfs -o "$$(sed "s/.*lab=\\\\([^ ]*\\\\).*/\\\\1/" /proc/cmdline)" none /run/lab'"""
