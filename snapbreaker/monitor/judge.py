@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.history import History
-from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, pieces, segments
+from snapbreaker.monitor.lines import BLOCK, Block, Line, LineReader, decode, line_feeds, pieces, segments
 from snapbreaker.monitor.rule import Rule
 from snapbreaker.monitor.rules import Contexts, RuleSet, Verdict
 from snapbreaker.output_log import STREAMS
@@ -135,7 +135,7 @@ class Judge:
         while rules is not self._rules:  # a line that brings in a pack is judged by it, and so are the next ones
             rules = self._rules
             for start, end in self._spans(block.data, counted):
-                number += block.data.count(b"\n", counted, start)
+                number += line_feeds(block.data, counted, start)
                 counted = start
                 issues += self._judge_segment(stream, number, block.data[start:end], now)
                 if rules is not self._rules:

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from snapbreaker.issue import Issue, IssueType
 from snapbreaker.monitor.history import KEPT, History
-from snapbreaker.monitor.lines import BLOCK, OVERLAP, PIECE, Block, LineReader, pieces, printed, segments
+from snapbreaker.monitor.lines import (
+    BLOCK,
+    OVERLAP,
+    PIECE,
+    Block,
+    LineReader,
+    line_feeds,
+    pieces,
+    printed,
+    segments,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +52,22 @@ def test_backspaces_of_a_long_line_take_linear_time() -> None:
 
 def test_a_long_line_beside_one_with_a_backspace_takes_linear_time() -> None:
     assert printed(b"a" * 500_000 + b"\nb\x08\n") == b"a" * 500_000 + b"\n\n"
+
+
+@given(
+    st.lists(st.sampled_from([b"\n", b"\r\n", b"x", b"word", b"-" * 70 + b"\n"]), max_size=200).map(b"".join),
+    st.integers(1, 100),
+    st.integers(0, 30_000),
+    st.integers(0, 30_000),
+)
+def test_line_feeds_are_counted_however_dense_they_are(text: bytes, times: int, start: int, end: int) -> None:
+    data = text * times
+    assert line_feeds(data, start, min(end, len(data))) == data.count(b"\n", start, min(end, len(data)))
+
+
+@pytest.mark.parametrize("raw", [b"a\r", b"a\r\n\r", b"a\rb\r\n", b"a\r\r\n", b"a\r\nb\r\n", b"\r\n", b"\r"])
+def test_a_carriage_return_stays_where_no_line_feed_follows(raw: bytes) -> None:
+    assert printed(raw) == raw.replace(b"\r\n", b"\n")
 
 
 def test_segments() -> None:
