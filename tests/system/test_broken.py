@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import debs
+from tests.lab import debs, soak
 from tests.lab.debs import Package
 from tests.lab.machine import Machine
 from tests.system.breakages import FATAL, SAID, breaking, essential, package_name
@@ -97,7 +97,7 @@ def test_the_machine_is_broken(machine: Machine, name: str, tmp_path: Path) -> N
     cut_off(machine, name, judge, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["loader-replaced", "python-replaced", "python-emptied"])
+@pytest.mark.parametrize("name", soak.cases(["loader-replaced", "python-emptied"], ["python-replaced"]))
 def test_the_machine_is_broken_otherwise(ext4_machine: Machine, name: str, tmp_path: Path) -> None:
     judge = Judge.of(protected(ext4_machine, name))
     halted(ext4_machine, name, judge)

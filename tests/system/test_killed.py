@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import comparer
-from tests.lab import debs
+from tests.lab import debs, soak
 from tests.lab.machine import Machine
 from tests.system.conftest import MakeMachine, booted
 from tests.system.facts import Facts, facts
@@ -101,7 +101,7 @@ def kill_all_of_snapbreaker(machine: Machine) -> None:
                     continue
 
 
-@pytest.mark.parametrize("fstype", ["ext4", "btrfs"])
+@pytest.mark.parametrize("fstype", soak.cases(["ext4"], ["btrfs"]))
 def test_killed_at_any_moment(make_machine: MakeMachine, fstype: str) -> None:
     """All of snapbreaker dies; `recover` finishes it, whatever it was doing."""
     scene, seed = Scene(booted(make_machine(fstype))), random.randrange(1 << 30)

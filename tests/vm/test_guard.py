@@ -22,7 +22,7 @@ FILL = 'mkdir "$1" && cd "$1" && shift && for name; do echo "as it was before: $
 LOG = "$(ls -t /.snapbreaker/*/0/guard.log | head -n 1)"
 # What an attacker finds: the guard's pid in its log, the watchdog above it.
 WHO = f"guard=$(sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p;q' {LOG}); dog=$(cut -d' ' -f4 /proc/$guard/stat); "
-ATTACKS = {  # the first and the last one in an ordinary run
+ATTACKS = {  # the first one in an ordinary run
     "guard killed": "kill -9 $guard; ",
     "guard stopped": "kill -STOP $guard; ",
     "watchdog killed, guard stopped": "kill -STOP $guard; kill -9 $dog; ",
@@ -132,8 +132,9 @@ def test_a_core_dump(scope: Scope) -> None:
 @pytest.mark.parametrize(
     ("way", "earlier"),
     soak.cases(
-        [("by_name", ""), ("by_name", "cat victim; "), ("down_and_up", "echo more >>victim; ")],
-        [("by_name", "echo more >>victim; "), ("down_and_up", ""), ("down_and_up", "cat victim; ")],
+        [("by_name", ""), ("down_and_up", "echo more >>victim; ")],
+        [("by_name", earlier) for earlier in ("cat victim; ", "echo more >>victim; ")]
+        + [("down_and_up", earlier) for earlier in ("", "cat victim; ")],
     ),
 )
 def test_cut_by_name(scope: Scope, way: str, earlier: str) -> None:
@@ -147,7 +148,7 @@ def test_cut_by_name(scope: Scope, way: str, earlier: str) -> None:
     assert result.returncode == 1 or f"{scope.path}/victim" in said
 
 
-@pytest.mark.parametrize("attack", ATTACKS if soak.IS_LONG else [*ATTACKS][::3])
+@pytest.mark.parametrize("attack", ATTACKS if soak.IS_LONG else [*ATTACKS][:1])
 def test_attacked_by_the_command(scope: Scope, attack: str) -> None:
     """Nobody waits for a dead guard, and a run without one is halted."""
     write = "printf new | dd of=victim conv=notrunc status=none; rm other; "

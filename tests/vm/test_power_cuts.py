@@ -12,11 +12,13 @@ from tests.lab.vm import Vm
 from tests.vm.conftest import booted
 from tests.vm.power_cuts import PowerCuts
 
-ROUNDS = (("create", "run", "commit", "restore"), ("restore", "run", "commit"))
+ROUNDS = soak.cases(
+    [("ext4", ("create", "run", "commit", "restore")), ("btrfs", ("restore", "run", "commit"))],
+    [("ext4", ("restore", "run", "commit")), ("btrfs", ("create", "run", "commit", "restore"))],
+)
 
 
-@pytest.mark.parametrize("rounds", ROUNDS, ids=len)
-@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
+@pytest.mark.parametrize(("kind", "rounds"), ROUNDS)
 def test_power_cuts(kind: str, rounds: tuple[str, ...], lab: Path) -> None:
     if reason := Uml.missing():
         pytest.skip(reason)

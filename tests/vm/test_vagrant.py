@@ -85,6 +85,7 @@ def test_the_lvm_box_is_whole(lab: Path) -> None:
         vm.close()
 
 
+@soak.only_long
 def test_acceptance_on_btrfs(lab: Path) -> None:
     if reason := Uml.missing():
         pytest.skip(reason)

@@ -184,7 +184,8 @@ def test_what_others_do_meanwhile_is_not_lost(vm: ZfsVm, step: str, why: str) ->
 
 
 STEPS = soak.cases(
-    ["receive after", "rollback after"], ["snapshot after", "receive before", "get before", "rollback before"]
+    ["rollback after"],
+    ["snapshot after", "receive before", "receive after", "get before", "rollback before"],
 )
 
 
