@@ -1,4 +1,4 @@
-"""The acceptance tests of the Vagrant boxes, on a machine in a container; tests/vm has them on kernels of their own."""
+"""The acceptance tests of the Vagrant boxes, on a machine in a container. tests/vm has them in VMs."""
 
 from __future__ import annotations
 
