@@ -81,6 +81,7 @@ def test_a_hostile_deploy_on_xfs_is_put_back(lvm_vm: LvmVm) -> None:
     gone(volume)
 
 
+@pytest.mark.parametrize("volume", soak.cases(["thin"], ["classic"]), indirect=True)
 def test_a_hostile_change_is_undone_after_its_commit(volume: Volume) -> None:
     volume.vm.sh(f"{HOSTILE} seed {volume.path}/root")
     volume.save()
@@ -94,6 +95,7 @@ def test_a_hostile_change_is_undone_after_its_commit(volume: Volume) -> None:
     assert volume.differences() == ""
 
 
+@pytest.mark.parametrize("volume", soak.cases(["classic"], ["thin"]), indirect=True)
 def test_a_directory_of_the_volume(volume: Volume) -> None:
     """And what lies beside the scope stays."""
     vm = volume.vm
@@ -184,6 +186,7 @@ def test_a_snapshot_that_overflowed_is_no_checkpoint(classic: Volume) -> None:
     assert "has overflowed" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("volume", soak.cases(["classic"], ["thin"]), indirect=True)
 def test_a_removed_snapshot_is_no_checkpoint(volume: Volume) -> None:
     name = f"$(lvs --noheadings -o lv_name -S origin={volume.name} | tr -d ' ')"
     done = volume.tripped(f"echo after >file; lvremove -qq -y {volume.group}/{name}", 3)
@@ -228,6 +231,7 @@ def test_types_of_volumes(lvm_vm: LvmVm) -> None:
     vm.sh("vgremove -qq types; rmdir /types")
 
 
+@pytest.mark.parametrize("volume", soak.cases(["thin"], ["classic"]), indirect=True)
 def test_a_list_of_what_may_be_active(volume: Volume) -> None:
     """Where lvm.conf has one, it has to let snapshots in."""
     vm, conf = volume.vm, "/etc/lvm/lvmlocal.conf"
@@ -243,6 +247,7 @@ def test_a_list_of_what_may_be_active(volume: Volume) -> None:
     assert volume.differences() == ""
 
 
+@pytest.mark.parametrize("volume", soak.cases(["classic"], ["thin"]), indirect=True)
 def test_killed_while_it_is_made(volume: Volume) -> None:
     """Nothing of it is left, and the next run has its checkpoint."""
     vm = volume.vm

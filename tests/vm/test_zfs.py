@@ -10,6 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from tests.lab import soak
 from tests.lab.vm_judge import COMPARE, HOSTILE, JUDGE
 from tests.lab.vm_zfs import ZfsVm, disks
 from tests.vm.conftest import booted
@@ -91,7 +92,7 @@ def way(request: pytest.FixtureRequest, zfs_vm: ZfsVm) -> Iterator[str]:
         zfs_vm.sh(f"mv {LIBRARY}.away {LIBRARY}")
 
 
-@pytest.mark.parametrize("xattr", ["on", "sa"])
+@pytest.mark.parametrize("xattr", soak.cases(["sa"], ["on"]))
 def test_a_hostile_deploy_is_put_back(datasets: Datasets, xattr: str) -> None:
     datasets.vm.sh(f"zfs set xattr={xattr} {datasets.name}; {HOSTILE} seed {datasets.path}/root")
     datasets.save()
@@ -200,7 +201,7 @@ def test_a_busy_dataset_goes_back(datasets: Datasets) -> None:
     assert datasets.differences() == ""
 
 
-@pytest.mark.parametrize("limit", ["quota", "refquota"])
+@pytest.mark.parametrize("limit", soak.cases(["quota"], ["refquota"]))
 def test_a_full_dataset_goes_back(datasets: Datasets, limit: str) -> None:
     datasets.vm.sh(f"zfs set {limit}=24M {datasets.name}; head -c 8M /dev/urandom >{datasets.path}/big")
     datasets.save()

@@ -103,7 +103,7 @@ def revert(stored: Stored, changes: Sequence[Change]) -> Revert:
         if user := users.user_of(own.mount):
             return _left(stored, own, f"{user} uses it")
         try:
-            _copy(own)
+            _copy(stored, own)
         except ToolError as error:
             return _left(stored, own, f"what is there now cannot be kept: {error.stderr.strip()}")
         _note(stored.record, "copied")
@@ -162,9 +162,10 @@ def _listed(own: _Own) -> tuple[int, list[str], bool]:
     return written + int(checkpoint[2]), newer, True
 
 
-def _copy(own: _Own) -> None:
-    """Raises ToolError."""
-    options = [word for one in _PROPERTIES for word in ("-o", one)]
+def _copy(stored: Stored, own: _Own) -> None:
+    """It and its snapshot have the checkpoint's marker, as each snapshot of a checkpoint has. Raises ToolError."""
+    marker = f"{names.PREFIX}checkpoint={stored.data['checkpoint']}"
+    options = [word for one in (*_PROPERTIES, marker) for word in ("-o", one)]
     commands.run_joined(
         ["zfs", "send", "-i", own.snapshot, own.mark],
         ["zfs", "receive", "-u", "-o", f"origin={own.snapshot}", *options, own.kept],
