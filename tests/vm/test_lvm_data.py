@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import soak
 from tests.lab.vm_lvm import LvmVm
 from tests.lab.vm_zfs import disks
 from tests.vm.conftest import booted
@@ -97,6 +98,7 @@ def test_all_are_replaced_at_the_next_boot(volumes: list[Volume]) -> None:
     assert vm.sh("lvs --noheadings -o lv_name -S 'lv_name=~snapbreaker'") == ""
 
 
+@soak.only_long
 def test_others_may_change_the_group_meanwhile(volumes: list[Volume]) -> None:
     """Nothing that they make is lost, wherever lvm.conf has the locks."""
     vm = volumes[0].vm

@@ -131,6 +131,7 @@ def test_little_goes_back_path_by_path(vm: ZfsVm) -> None:
     assert NOT_WHOLE not in said
 
 
+@soak.only_long
 def test_its_vault_survives_and_a_second_checkpoint_goes_back_whole_too(vm: ZfsVm) -> None:
     done = vm.snapbreaker(
         "run", "--scope", PATH, "--", "sh", "-c", f"echo committed >{PATH}/first; rm {PATH}/mapped"
@@ -173,7 +174,7 @@ def test_newer_snapshots_and_clones_are_named_and_stay(vm: ZfsVm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "why"), [("receive before write", "others write"), ("destroy after snapshot", "")]
+    ("step", "why"), soak.cases([("receive before write", "others write")], [("destroy after snapshot", "")])
 )
 def test_what_others_do_meanwhile_is_not_lost(vm: ZfsVm, step: str, why: str) -> None:
     vm.sh(f"echo {step} >/run/strike")
