@@ -95,7 +95,7 @@ class Vm(abc.ABC):
     def alive(self) -> bool:
         return self.kernel is not None and self.kernel.poll() is None
 
-    def boot(self) -> str:
+    def boot(self, tries: int = 2) -> str:
         """Boot, and return systemd's state when it has settled: ``running``, ``degraded`` …
 
         A boot that dies or hangs is tried once more, then LabError with the end of the console.
@@ -105,6 +105,8 @@ class Vm(abc.ABC):
         try:
             return self._boot()
         except LabError:
+            if tries < 2:
+                raise
             return self._boot()
 
     def run(
