@@ -61,7 +61,14 @@ def zfs(*words: str) -> str:
 
 
 def exists(dataset: str) -> bool:
-    return commands.run(["zfs", "list", "-Ho", "name", dataset], check=False).status == 0
+    """Raises ToolError where that is not known."""
+    try:
+        zfs("list", "-Ho", "name", dataset)
+    except ToolError as error:
+        if "does not exist" not in error.stderr:
+            raise
+        return False
+    return True
 
 
 def below(dataset: str, types: str = "filesystem") -> list[str]:
