@@ -217,9 +217,13 @@ def test_marker_of_a_job(ext4: LoopFilesystem, start_run: StartRun) -> None:
     """As at(1) starts it: from a daemon, in the environment of the run. Its children count too, also when gone."""
     run = start_run(ext4.path)
     job = f'sh -c "echo x >{ext4.path}/job"; env -i sh -c "echo x >{ext4.path}/child"; exit 0'
-    for marker in (run.start["run_id"], "another"):
-        shell('echo atd >/proc/$$/comm; env "$1" sh -c "$2"; :', f"{MARKER}={marker}", job)
+    daemon = 'echo atd >/proc/$$/comm; for marker; do env "$marker" sh -c "$0"; done; echo ready; read -r line'
+    markers = [f"{MARKER}={marker}" for marker in (run.start["run_id"], "another")]
+    atd = subprocess.Popen(["sh", "-c", daemon, job, *markers], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert atd.stdout
+    assert atd.stdout.readline() == b"ready\n"
     assert run.stop().foreign_only == {}
+    end(atd)
 
 
 UNITS = {

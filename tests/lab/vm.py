@@ -34,6 +34,8 @@ PROGRAM = "/usr/local/bin/snapbreaker"
 START = 'echo 0 >"$1" && shift && exec "$@"'
 PUT = 'install -D -m "$1" /run/lab/put "$2" && sync -f "$2"'
 BOOT_TIMEOUT, HALT_TIMEOUT, KILL_TIMEOUT = 120.0, 60.0, 20.0  # seconds; a boot takes 10 on an idle machine
+WHY = """systemctl list-units --failed --plain --no-legend | while read -r unit rest; do
+echo "$unit $rest"; journalctl -b -n 20 -u "$unit"; done; journalctl -b -q -p warning -n 40"""
 PAUSE = 0.01
 _numbers = itertools.count(1)
 
@@ -98,16 +100,20 @@ class Vm(abc.ABC):
     def boot(self, tries: int = 2) -> str:
         """Boot, and return systemd's state when it has settled: ``running``, ``degraded`` …
 
-        A boot that dies or hangs is tried once more, then LabError with the end of the console.
+        A boot that dies or hangs is tried once more, then LabError with the end of the console. Why it is not
+        ``running`` is printed.
         """
         if self.alive:
             raise LabError(f"{self.name} is booted already")
         try:
-            return self._boot()
+            state = self._boot()
         except LabError:
             if tries < 2:
                 raise
-            return self._boot()
+            state = self._boot()
+        if state != "running":
+            print(state, self.run("sh", "-c", WHY).stdout)
+        return state
 
     def run(
         self,
