@@ -125,6 +125,8 @@ class Backend(ABC):
     first_aid: ClassVar[str] = ""
     # Likewise, but only before a run that was cut off is undone there: they bring its checkpoint within reach.
     in_reach: ClassVar[str] = ""
+    # Rules of udev(7) that `install-service` puts in force at every boot, in the initramfs too.
+    udev_rules: ClassVar[str] = ""
 
     @abstractmethod
     def availability(self, volume: Volume) -> Availability:

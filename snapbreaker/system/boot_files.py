@@ -79,6 +79,21 @@ for place in $mounted; do umount "$rootmnt/$place"; done
 """
 
 
+# initramfs-tools(7): run when the initramfs is made.
+_TAKES = """\
+#!/bin/sh
+# Written by `snapbreaker install-service`: snapshots do not pass for what they are of.
+[ "$1" != prereqs ] || exit 0
+mkdir -p "$DESTDIR/lib/udev/rules.d"
+[ ! -e {path} ] || cp -p {path} "$DESTDIR/lib/udev/rules.d/"
+"""
+
+
+def takes(path: Path) -> str:
+    """The text of the hook that takes these rules of udev(7) into the initramfs."""
+    return _TAKES.format(path=path)
+
+
 def unit(store: Path, program: str) -> str:
     """The unit's text. Raises CheckpointError for a path that cannot be written there."""
     for path in (str(store), program):

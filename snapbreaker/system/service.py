@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from snapbreaker import commands, selection
+from snapbreaker.backend import Backend
 from snapbreaker.errors import CheckpointError
-from snapbreaker.linux import systemd
+from snapbreaker.linux import systemd, udev
 from snapbreaker.linux.durable import write_file
 from snapbreaker.linux.systemd import Manager
 from snapbreaker.system import boot_files
@@ -17,7 +18,9 @@ from snapbreaker.system.boot_files import NAME
 
 DIRECTORY = Path("/etc/systemd/system")
 WANTS = DIRECTORY / "sysinit.target.wants"
-HOOK = Path("/etc/initramfs-tools/scripts/local-bottom/snapbreaker")
+_INITRAMFS = Path("/etc/initramfs-tools")
+HOOK = _INITRAMFS / "scripts/local-bottom/snapbreaker"
+TAKES_RULES = _INITRAMFS / "hooks/snapbreaker"
 
 
 def program() -> str:
@@ -44,25 +47,31 @@ def install(store: Path) -> list[str]:
         link.unlink()
     link.symlink_to(path)
     _reload()
-    return [str(path), str(link), *_install_hook(store)]
+    rules = udev.keep("".join(one.udev_rules for one in _backends()))
+    return [str(path), str(link), *rules, *_install_hooks(store)]
 
 
-def _install_hook(store: Path) -> list[str]:
+def _install_hooks(store: Path) -> list[str]:
     """Into the initramfs, where initramfs-tools makes it; that takes some seconds."""
-    if not HOOK.parent.is_dir():
-        return []
-    HOOK.write_text(hook(store))
-    HOOK.chmod(0o755)
-    if commands.installed("update-initramfs"):
+    texts = {HOOK: hook(store), TAKES_RULES: boot_files.takes(udev.FOR_GOOD)}
+    written = [path for path in texts if path.parent.is_dir()]
+    for path in written:
+        path.write_text(texts[path])
+        path.chmod(0o755)
+    if written and commands.installed("update-initramfs"):
         commands.run(["update-initramfs", "-u"], timeout=600)
-    return [str(HOOK)]
+    return [str(path) for path in written]
 
 
 def hook(store: Path) -> str:
     """Its text, with what every backend has to say there."""
-    backends = [selection.load(name) for name in selection.loadable()]
+    backends = _backends()
     lines = ("".join(one.first_aid for one in backends), "".join(one.in_reach for one in backends))
     return boot_files.hook(store, *lines)
+
+
+def _backends() -> list[Backend]:
+    return [selection.load(name) for name in selection.loadable()]
 
 
 def knows(first_aid: str) -> bool:
@@ -73,7 +82,7 @@ def knows(first_aid: str) -> bool:
 def remove() -> list[str]:
     """Take it away again; the paths that were removed."""
     removed = []
-    for path in (WANTS / NAME, DIRECTORY / NAME, HOOK):
+    for path in (WANTS / NAME, DIRECTORY / NAME, udev.FOR_GOOD, HOOK, TAKES_RULES):
         with suppress(FileNotFoundError):
             path.unlink()
             removed.append(str(path))

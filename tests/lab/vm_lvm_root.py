@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 from snapbreaker.checkpoint import store
-from snapbreaker.system import service
+from snapbreaker.linux import udev
+from snapbreaker.system import boot_files, service
+from snapbreaker_backends.lvm.backend import LvmBackend
 from tests.lab import cache, debian, sessions, vm_image, vm_lvm
 from tests.lab.vm_lvm import LvmVm
 from tests.lab.vm_roots import LIBRARY, PROVISION
@@ -19,8 +21,6 @@ sed '/--type thin-pool/d; /^size=/d; s/^lvcreate.*--thin .*/lvcreate --quiet --e
     /run/provision/lvm.sh >/run/provision/classic.sh
 sh /run/provision/classic.sh"""
 KINDS = {"thin": THIN, "classic": CLASSIC}
-# The hook is there as after install-service.
-HOOK = "etc/initramfs-tools/scripts/local-bottom/snapbreaker"
 MODULES = "dm_mod\ndm_snapshot\ndm_thin_pool\n"
 
 
@@ -50,22 +50,28 @@ def disk(session: Path, kind: str) -> Path:
 
 
 def initrd() -> Path:
-    """Debian's, for both kinds."""
-    hook = service.hook(Path(store.DEFAULT))
+    """Debian's, for both kinds, as after install-service."""
+    texts = {
+        service.HOOK: service.hook(Path(store.DEFAULT)),
+        service.TAKES_RULES: boot_files.takes(udev.FOR_GOOD),
+        udev.FOR_GOOD: LvmBackend.udev_rules,
+    }
     kernel = vm_lvm.kernel()
 
     def make(work: Path, result: Path) -> None:
         root = work / "root"
         vm_image.fill(root, kernel, vm_lvm.RECIPE)
-        (root / HOOK).write_text(hook)
-        (root / HOOK).chmod(0o755)
+        for path, text in texts.items():
+            place = root / path.relative_to("/")
+            place.write_text(text)
+            place.chmod(0o755)
         (root / f"boot/config-{kernel.release}").write_text("CONFIG_RD_GZIP=y\n")
         with (root / "etc/initramfs-tools/modules").open("a") as modules:
             modules.write(MODULES)
         debian.chroot(root, "update-initramfs", "-c", "-k", kernel.release)
         shutil.copyfile(root / f"boot/initrd.img-{kernel.release}", result)
 
-    return cache.made_once("vm-lvm-initrd", [hook, MODULES, kernel.release, str(LvmVm.golden())], make)
+    return cache.made_once("vm-lvm-initrd", [*texts.values(), MODULES, kernel.release, str(LvmVm.golden())], make)
 
 
 if __name__ == "__main__":  # makes all that takes minutes once a machine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -60,15 +61,43 @@ def boot(vm: LvmVm) -> str:
 
 
 def test_a_power_cut_while_the_command_runs(volumes: list[Volume]) -> None:
-    """The snapshots are there again, and what was begun is undone."""
+    """The snapshots are there again, and what was begun is undone. A classic snapshot is active before anything is
+    mounted, and has the UUID that fstab names.
+    """
     vm = volumes[0].vm
+    by_hand = well(vm, "snapbreaker", "-q", "checkpoint", "create", *scopes(volumes[1:2])).split()[0]
     script = f"{change(volumes)}; sync; touch /root/begun; sync; sleep 60"
     vm.start("snapbreaker", "run", *scopes(volumes), "--", "sh", "-c", script)
     vm.sh(BEGUN)
     assert boot(vm) == "running"
+    (left,) = volumes[1].snapshots()
+    assert "ID_FS_" not in vm.sh(f"udevadm info /dev/fat/{left}"), "nothing can mistake it for its origin"
+    well(vm, "snapbreaker", "checkpoint", "delete", by_hand)
     for volume in volumes:
         assert volume.differences() == ""
         assert volume.snapshots() == []
+
+
+def test_one_that_is_mounted_in_place_of_the_volume(volumes: list[Volume]) -> None:
+    """As a boot would that takes the first that has the UUID. What helps is told, and does."""
+    volume = volumes[1]
+    vm = volume.vm
+    vm.sh("mv /etc/udev/rules.d/12-snapbreaker.rules /run; udevadm control --reload")
+    told = well(vm, "snapbreaker", "doctor", "--scope", volume.path)
+    assert f"fstab mounts {volume.path} by the identity of its filesystem" in told
+    vm.sh("mv /run/12-snapbreaker.rules /etc/udev/rules.d; udevadm control --reload")
+    assert "by the identity" not in well(vm, "snapbreaker", "doctor", "--scope", volume.path)
+    well(vm, "snapbreaker", "checkpoint", "create", *scopes([volume]))
+    vm.sh(change([volume]))
+    (snapshot,) = volume.snapshots()
+    vm.sh(f"umount {volume.path}; mount /dev/fat/{snapshot} {volume.path}")
+    told = well(vm, "snapbreaker", "rollback", "--last", "--yes", code=3)
+    assert f"is mounted at {volume.path}, in place of the volume" in " ".join(told.split()), told
+    vm.sh(f"umount {volume.path}; mount {volume.path}")
+    made = json.loads(well(vm, "snapbreaker", "checkpoint", "list", "--json").splitlines()[-1])["id"]
+    well(vm, "snapbreaker", "rollback", "--last", "--yes")
+    assert volume.differences() == ""
+    well(vm, "snapbreaker", "checkpoint", "delete", made)
 
 
 def test_all_are_replaced_at_the_next_boot(volumes: list[Volume]) -> None:

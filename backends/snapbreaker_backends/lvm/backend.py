@@ -6,8 +6,10 @@ import errno
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 from snapbreaker import commands
@@ -16,7 +18,7 @@ from snapbreaker.errors import CheckpointError, RestoreError, SnapbreakerError
 from snapbreaker.files.mounted import MountedTree
 from snapbreaker.files.proof import Proof
 from snapbreaker.files.tree import Tree
-from snapbreaker.linux import device_mapper
+from snapbreaker.linux import device_mapper, udev
 from snapbreaker.linux.durable import read_json, sync_directory, write_json
 from snapbreaker.linux.mount import detached_mount
 from snapbreaker.linux.mountinfo import read_mounts
@@ -24,7 +26,7 @@ from snapbreaker.linux.openat import open_beneath
 from snapbreaker.linux.writeback import sync_filesystem
 from snapbreaker.paths import below, relative
 from snapbreaker.report.wording import size_text
-from snapbreaker_backends.lvm import exchange, logical_volume, place, reasons
+from snapbreaker_backends.lvm import exchange, logical_volume, place, reasons, size
 from snapbreaker_backends.lvm.gauges import Gauge, room
 from snapbreaker_backends.lvm.logical_volume import LogicalVolume
 
@@ -32,11 +34,8 @@ _NOTE = "snapshot.json"  # in the vault: the name of what create is about to mak
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A snapshot is made of a frozen filesystem, so there is no journal to replay: ext4(5), xfs(5).
 _FLAGS = {"ext4": ("ro", "noload"), "xfs": ("ro", "norecovery", "nouuid")}
-LEAST = 64 << 20  # bytes that a classic snapshot takes up at least
-MOST_OF_ORIGIN = 1.1  # a classic snapshot larger than its origin and its own metadata is of no use
 # Bytes that a restore writes beside contents: directories, inodes, journal.
 _FOR_A_PATH, _FOR_ALL = 8 << 10, 4 << 20
-SHARE = 5  # by default it takes up to a fifth of what the filesystem holds, and at least a GiB where that is free
 
 
 class LvmBackend(Backend):
@@ -44,6 +43,7 @@ class LvmBackend(Backend):
     rank = 20
     capabilities = Capability.INSTANT | Capability.AT_BOOT
     in_reach = logical_volume.IN_REACH
+    udev_rules = logical_volume.UDEV_RULES
 
     def availability(self, volume: Volume) -> Availability:
         device = device_mapper.device(volume.device)
@@ -51,16 +51,29 @@ class LvmBackend(Backend):
             return Availability((Reason(f"{volume.root} does not lie on a logical volume"),))
         if not commands.installed("lvs"):
             return Availability((Reason("lvm is not installed", "apt-get install lvm2"),))
-        origin = logical_volume.of_device(device.uuid)
+        origin = logical_volume.of_device(device.uuid, logical_volume.recent())
         if origin is None:
             return Availability((Reason(f"lvs does not know {device.path}", "vgscan; lvs -a"),))
         refused = tuple(_refusals(volume, origin))
         return Availability(refused, () if refused else tuple(_notes(volume, origin)))
 
     def create(self, volume: Volume, creation: Creation) -> dict[str, Any]:
+        return next(self.create_all([(volume, creation)]))
+
+    def create_all(self, wanted: Sequence[tuple[Volume, Creation]]) -> Iterator[dict[str, Any]]:
+        """One after the other: lvm(8) is asked about them once, and makes no two snapshots at one instant."""
+        known = logical_volume.every()
+        taken = Counter[str]()  # extents of each group
+        for volume, creation in wanted:
+            origin = _origin(volume, known)
+            origin = replace(origin, free_extents=origin.free_extents - taken[origin.group])
+            data = self._create(volume, creation, origin)
+            taken[origin.group] += data["bytes"] // origin.extent
+            yield data
+
+    def _create(self, volume: Volume, creation: Creation, origin: LogicalVolume) -> dict[str, Any]:
         started = time.monotonic()
-        origin = _origin(volume)
-        extents = _extents(volume, origin, creation.options.get("snapshot_size", 0))
+        extents = size.extents(volume, origin, creation.options.get("snapshot_size", 0))
         name = (
             f"{logical_volume.TAG}_{creation.checkpoint.replace('-', '_')}_{volume.number}_{secrets.token_hex(4)}"
         )
@@ -98,6 +111,11 @@ class LvmBackend(Backend):
                     open_beneath(top, os.fsencode(data["inside"]), _DIRECTORY) if data["inside"] else os.dup(top)
                 )
             except OSError as error:
+                for place in _mounted_at(device):
+                    raise CheckpointError(
+                        f"the snapshot {device.path} is mounted at {place}, in place of the volume",
+                        f"umount {place}; mount {place}; then roll back again",
+                    ) from error
                 raise CheckpointError(f"the snapshot {device.path} cannot be read: {error.strerror}") from error
             stack.callback(os.close, root)
             return MountedTree(stack.pop_all(), root, stored.policy, skip)
@@ -186,9 +204,9 @@ def _gauged(stored: Stored) -> device_mapper.Device:
     return device
 
 
-def _origin(volume: Volume) -> LogicalVolume:
+def _origin(volume: Volume, among: Sequence[LogicalVolume]) -> LogicalVolume:
     device = device_mapper.device(volume.device)
-    origin = logical_volume.of_device(device.uuid) if device else None
+    origin = logical_volume.of_device(device.uuid, among) if device else None
     if origin is None:
         raise CheckpointError(f"{volume.root} does not lie on a logical volume any more")
     return origin
@@ -238,31 +256,8 @@ def _broken(device: device_mapper.Device) -> str:
     return "has failed" if said.startswith(("Fail", "Error")) else ""
 
 
-def _extents(volume: Volume, origin: LogicalVolume, wanted: int) -> int:
-    """How many a classic snapshot gets: as asked for, or by policy. Raises CheckpointError when there are none."""
-    if origin.is_thin:
-        return 0
-    size = min(wanted or max(1 << 30, _held(volume) // SHARE), int(origin.size * MOST_OF_ORIGIN))
-    if wanted and size > origin.free:
-        raise CheckpointError(
-            f"--snapshot-size {size_text(wanted)}: the group {origin.group} has {size_text(origin.free)} free",
-            f"vgs {origin.group}; ask for less",
-        )
-    extents = min(-(-size // origin.extent), origin.free_extents)
-    if extents * origin.extent < _least(origin):
-        why = reasons.no_room(origin)
-        raise CheckpointError(why.text, why.remedy)
-    return extents
-
-
-def _least(origin: LogicalVolume) -> int:
-    return min(LEAST, int(origin.size * MOST_OF_ORIGIN))
-
-
-def _held(volume: Volume) -> int:
-    """Bytes that the filesystem holds."""
-    facts = os.statvfs(volume.mountpoint)
-    return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+def _mounted_at(device: device_mapper.Device) -> list[str]:
+    return [mount.mountpoint for mount in read_mounts() if mount.device == device.number]
 
 
 def _refusals(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
@@ -271,16 +266,20 @@ def _refusals(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
     if os.geteuid() != 0:
         yield Reason("snapshots need root", "run snapbreaker as root")
         return
-    yield from reasons.of_volume(origin, _least(origin))
+    yield from reasons.of_volume(origin, size.least(origin))
 
 
 def _notes(volume: Volume, origin: LogicalVolume) -> Iterator[str]:
     if origin.is_thin:
         return
-    others = [
-        name for name in logical_volume.snapshots_of(origin) if not name.startswith(logical_volume.TAG + "_")
-    ]
+    snapshots = logical_volume.snapshots_of(origin, logical_volume.recent())
+    others = [name for name in snapshots if not name.startswith(logical_volume.TAG + "_")]
     if others:
         yield f"{origin.path} has other snapshots: {', '.join(others)}; each makes every write slower"
-    size = _extents(volume, origin, 0) * origin.extent
-    yield f"the run may change {size_text(size // 2)}: --snapshot-size N gives it more or less"
+    if (where := place.by_filesystem(volume)) and not udev.FOR_GOOD.exists():
+        yield (
+            f"{where} mounts {volume.mountpoint} by the identity of its filesystem: after a power cut the boot may"
+            " mount its snapshot instead; snapbreaker install-service"
+        )
+    octets = size.extents(volume, origin, 0) * origin.extent
+    yield f"the run may change {size_text(octets // 2)}: --snapshot-size N gives it more or less"

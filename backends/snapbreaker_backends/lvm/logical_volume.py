@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from snapbreaker import commands
 from snapbreaker.dataclass import dataclass
 from snapbreaker.errors import CheckpointError, ToolError
-from snapbreaker.linux import device_mapper
+from snapbreaker.linux import device_mapper, udev
 
+RECENT = 2.0  # s
 PREFIX = "LVM-"  # of the uuid of its device-mapper device: then the group's 32 characters, then the volume's
 TAG = "snapbreaker"
 _FIELDS = (
@@ -24,19 +26,19 @@ _PLAIN = ("--units", "b", "--nosuffix")
 _QUIETLY = ("--autobackup", "n", "--quiet", "--quiet")
 # Not activated at boot, when one of two filesystems with the same identity would be mounted; but now.
 _SKIPPED = ("--setactivationskip", "y", "--ignoreactivationskip")
-# udev(7): a snapshot has the identity of its origin, and is not to have its names in /dev/disk as well. lvm(8)
-# says so itself of classic snapshots only (56-lvm.rules, 60-persistent-storage-dm.rules).
-_RULES = "/run/udev/rules.d/57-snapbreaker.rules"
-_RULE = f'ENV{{DM_LV_NAME}}=="{TAG}_*", ENV{{DM_UDEV_LOW_PRIORITY_FLAG}}="1"\n'
-# For the initramfs, which knows neither the rule nor thin snapshots, that are not activated at boot.
+# udev(7): a snapshot has the identity of its origin, and is not to have its names in /dev/disk. lvm(8) itself only
+# has links of classic ones come second, which is too late for what is mounted as soon as the first is there.
+UDEV_RULES = f"""\
+SUBSYSTEM=="block", ATTR{{dm/name}}=="*-{TAG}_*", ENV{{DM_UDEV_DISABLE_DISK_RULES_FLAG}}="1"
+"""
+# For the initramfs. Thin snapshots are not activated at boot.
 IN_REACH = f"""\
 if command -v lvm >/dev/null; then
-	mkdir -p {os.path.dirname(_RULES)}
-	echo '{_RULE.strip()}' >{_RULES}
-	udevadm control --reload
 	lvm lvchange --activate y --ignoreactivationskip --yes --sysinit @{TAG}
 fi
 """
+_NEVER: tuple[float, list[LogicalVolume]] = (float("-inf"), [])
+_latest = _NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,30 @@ class LogicalVolume:
         return self.free_extents * self.extent
 
 
-def of_device(uuid: str) -> LogicalVolume | None:
+def every() -> list[LogicalVolume]:
+    """All that lvm(8) knows, the hidden ones too. Raises CheckpointError."""
+    global _latest
+    found = _report()
+    _latest = time.monotonic(), found
+    return found
+
+
+def recent() -> list[LogicalVolume]:
+    """The same, maybe as of ``RECENT`` seconds ago if we have changed nothing since: for several volumes that are
+    looked at one after the other. Raises CheckpointError.
+    """
+    then, found = _latest
+    return found if time.monotonic() - then < RECENT else every()
+
+
+def of_device(uuid: str, among: Sequence[LogicalVolume] | None = None) -> LogicalVolume | None:
     """The volume of the device-mapper device ``uuid``; None when lvm(8) knows none. Raises CheckpointError."""
     match = _UUID.fullmatch(uuid.removeprefix(PREFIX)[32:])
     if not match:
         return None
-    found = _report("--select", f"lv_uuid={'-'.join(match.groups())}")
-    return found[0] if found else None
+    wanted = "-".join(match.groups())
+    found = _report("--select", f"lv_uuid={wanted}") if among is None else among
+    return next((one for one in found if one.uuid == wanted), None)
 
 
 def named(name: str) -> list[LogicalVolume]:
@@ -92,9 +111,11 @@ def named(name: str) -> list[LogicalVolume]:
     return _report("--select", f"lv_name={name}")
 
 
-def snapshots_of(volume: LogicalVolume) -> list[str]:
+def snapshots_of(volume: LogicalVolume, among: Sequence[LogicalVolume] | None = None) -> list[str]:
     """Names of its snapshots."""
-    return [one.name for one in _report("--select", f"origin={volume.name} && vg_name={volume.group}")]
+    wanted = volume.name, volume.group
+    found = _report("--select", f"origin={wanted[0]} && vg_name={wanted[1]}") if among is None else among
+    return [one.name for one in found if (one.origin, one.group) == wanted]
 
 
 def pool_of(volume: LogicalVolume) -> device_mapper.Device | None:
@@ -156,7 +177,7 @@ def copy(volume: LogicalVolume, snapshot: LogicalVolume, name: str) -> LogicalVo
 
 
 def _make(*what: str) -> None:
-    _have_rule()
+    udev.have(UDEV_RULES)
     group = what[-1].partition("/")[0]
     _lvm("lvcreate", *what, *_QUIETLY, "--yes", hint=f"lvs -a {group}; vgs {group}")
 
@@ -170,7 +191,7 @@ def _made(name: str) -> LogicalVolume:
 
 def activate(one: LogicalVolume) -> str:
     """The path of its device. Raises CheckpointError."""
-    _have_rule()
+    udev.have(UDEV_RULES)
     device = device_mapper.find(one.kernel_uuid)
     if device is None:
         how = ("--activate", "y", "--ignoreactivationskip", "--yes")
@@ -187,15 +208,6 @@ def activate(one: LogicalVolume) -> str:
 def deactivate(one: LogicalVolume) -> None:
     """Raises CheckpointError."""
     _lvm("lvchange", "--activate", "n", *_QUIETLY, one.path, hint=f"lvchange -an {one.path}")
-
-
-def _have_rule() -> None:
-    """Raises OSError."""
-    if os.path.isdir("/run/udev") and not os.path.exists(_RULES):
-        os.makedirs(os.path.dirname(_RULES), exist_ok=True)
-        with open(_RULES, "w", encoding="ascii") as file:
-            file.write(_RULE)
-        commands.run(["udevadm", "control", "--reload"], check=False)
 
 
 def extend(path: str, octets: int) -> None:
@@ -222,6 +234,9 @@ def _report(*selection: str) -> list[LogicalVolume]:
 
 def _lvm(*argv: str, hint: str = "") -> str:
     """What a program of lvm(8) prints. Raises CheckpointError with all that it says but for warnings."""
+    global _latest
+    if argv[0] != "lvs":
+        _latest = _NEVER
     try:
         return commands.run(argv).stdout
     except ToolError as error:

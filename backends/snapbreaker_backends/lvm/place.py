@@ -14,6 +14,7 @@ from snapbreaker_backends.lvm.logical_volume import LogicalVolume
 
 COMMAND_LINE = "/proc/cmdline"
 GRUB = "/boot/grub/grub.cfg"
+_IDENTITIES = ("UUID=", "LABEL=", "/dev/disk/by-uuid/", "/dev/disk/by-label/")
 _EXCHANGED = ("thin", "linear", "striped")  # types of volumes that no hidden ones belong to
 
 
@@ -61,6 +62,14 @@ def _named_otherwise(volume: Volume, origin: LogicalVolume) -> Iterator[Reason]:
             return
         if bound:
             yield Reason("GRUB finds /boot by the identity of this logical volume", "move /boot to a partition")
+
+
+def by_filesystem(volume: Volume) -> str:
+    """What mounts it by the identity of its filesystem, which its snapshots have too; empty when nothing does."""
+    for where, source in _sources(volume):
+        if source.startswith(_IDENTITIES):
+            return where
+    return ""
 
 
 def _sources(volume: Volume) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache as once
 
 from snapbreaker import commands
 from snapbreaker.backend import Reason
@@ -71,6 +72,7 @@ def _of_type(origin: LogicalVolume) -> Iterator[Reason]:
         yield Reason(f"{origin.path} is RAID with integrity, of which lvm makes no snapshots")
 
 
+@once
 def _has_target(name: str, module: str) -> bool:
     """Whether device-mapper knows it, or a module could bring it."""
     if os.path.isdir(f"/sys/module/{module}"):
