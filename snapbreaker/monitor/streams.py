@@ -15,7 +15,7 @@ from contextlib import suppress
 
 CHUNK = 64 * 1024
 _FLOOD = 1024  # octets that a terminal gives in one go when there is more to come
-_BREATH, _BREATHS = 0.00004, 16  # s in which it is filled again, and how often it is waited for
+_BREATH, _BREATHS = 1, 16  # ms in which it is filled again, and how often it is waited for
 _ERASE = b"\r\x1b[K"  # the line that the cursor is in (console_codes(4), EL)
 _GONE = {errno.EPIPE, errno.EIO, errno.ECONNRESET}
 LIMIT = 256 * 1024  # octets waiting in a relay; from then on its source is not read, so the command has to wait
@@ -38,6 +38,8 @@ class Source:
         self.ended = False
         self._terminal = os.isatty(fd)
         self._buffer = memoryview(bytearray(CHUNK if self._terminal else 0))
+        self._more = select.poll()
+        self._more.register(fd, select.POLLIN)
         os.set_blocking(fd, False)
 
     def read(self) -> bytes:
@@ -59,7 +61,7 @@ class Source:
 
     def _gathered(self) -> bytes | None:
         """A terminal gives 4 KiB at a time (n_tty.c) and then nothing, until a thread of the kernel has filled it
-        again. In a flood that is waited for, less than 1 ms: each piece would cost as much as a long one.
+        again. In a flood that is waited for: each piece would cost as much as a long one.
         """
         size = breaths = 0
         while size < CHUNK:
@@ -69,7 +71,8 @@ class Source:
                 if size < _FLOOD or breaths == _BREATHS:
                     break
                 breaths += 1
-                time.sleep(_BREATH)
+                if not self._more.poll(_BREATH):
+                    break
                 continue
             except OSError:  # EIO: the last process closed its terminal
                 count = 0
