@@ -18,6 +18,7 @@ LOOK = 0.1  # seconds between two looks at what runs, while there is output
 # Seconds that a partial line waits for its end before it is judged as it stands: that of "Errors: 0" may take long
 # to count, and a program whose output is a pipe prints 4 KiB at a time, cut wherever they end.
 PATIENCE = 5.0
+_REHEARSAL = b"error: what is done the first time takes longer\n"
 
 
 class Judge:
@@ -45,11 +46,12 @@ class Judge:
         self.hits = Counter[tuple[str, str]]()
         self._heard = heard
         self.programs = programs
-        self._looked = 0.0
+        self._looked, self._fresh = 0.0, False  # since this ``feed`` began
         self._rules, self._strict = rules, strict
         self._now, self._monotonic = now, monotonic
         self._streams: dict[str, _Stream] = {}
         self._history = History()
+        self._rehearsed = False
 
     @property
     def rules(self) -> RuleSet:
@@ -63,11 +65,18 @@ class Judge:
 
     def prepare(self) -> bool:
         """Do a part (less than a millisecond) of what the first lines would wait for; False when all is done."""
-        return self._rules.prepare()
+        if self._rules.prepare():
+            return True
+        if self._rehearsed:
+            return False
+        self._rehearsed = True
+        Judge(self._rules).feed("stdout", _REHEARSAL)
+        return True
 
     def feed(self, source: str, data: bytes) -> list[Issue]:
         """Judge the lines that ``data`` completes."""
         stream = self._stream(source)
+        self._fresh = False
         if self._monotonic() - self._looked >= LOOK:
             self._look()
         issues: list[Issue] = []
@@ -147,11 +156,13 @@ class Judge:
         """The segments from ``start`` on that some rule could match."""
         rest = data[start:]
         every = self._strict or self._rules.always or self._heard
+        if not every and (not rest or rest.isspace()):  # so a pack that the last line brings has not to scan
+            return ()
         found = segments(rest) if every else self._rules.prefilter.spans(rest)
         return ((start + a, start + b) for a, b in found)
 
     def _look(self) -> None:
-        self._looked = self._monotonic()
+        self._looked, self._fresh = self._monotonic(), True
         self._rules = self._rules.for_programs(self.programs())
 
     def _judge_partial(self, stream: _Stream) -> list[Issue]:
@@ -198,7 +209,7 @@ class Judge:
             needles = self._rules.prefilter.needles(piece)
         contexts = stream.contexts.at(number, text, needles, self._rules.contexts)
         verdict = self._rules.judge(text, needles, contexts)
-        if verdict.issue:
+        if verdict.issue and not self._fresh:
             before = self._rules
             self._look()
             if self._rules is not before:

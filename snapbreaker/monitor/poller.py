@@ -6,7 +6,8 @@ import select
 import time
 from collections.abc import Callable
 
-_BREATH = 2  # milliseconds without output until rules are prepared, one after the other: the command comes first
+# Milliseconds without output until rules are prepared, and for how long at a time: the command comes first.
+_BREATH = 2
 
 
 class Poller:
@@ -25,8 +26,14 @@ class Poller:
                 self._poll.register(fd, events)
         patience = _milliseconds(deadline)
         ready = self._poll.poll(_BREATH if patience is None else min(patience, _BREATH))
-        if not ready and not self._prepare():
-            ready = self._poll.poll(_milliseconds(deadline))
+        end = time.monotonic() + _BREATH / 1000
+        while not ready:
+            if not self._prepare():
+                ready = self._poll.poll(_milliseconds(deadline))
+                break
+            if time.monotonic() >= end:
+                break
+            ready = self._poll.poll(0)
         return dict(ready)
 
 

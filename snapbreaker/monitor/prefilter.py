@@ -67,6 +67,10 @@ class Prefilter:
         """For lines as ``_PLAIN`` makes them."""
         return _Phrases({phrase.translate(_PLAIN) for phrase in self._exact.all})
 
+    def prepare(self) -> None:
+        """Do what the first ``spans`` would wait for."""
+        self.spans(next(iter(self._exact.all), b" "))
+
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Start and end of each segment of printed data that holds a needle, in order."""
         if self._scanner:

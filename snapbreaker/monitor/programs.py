@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Collection, Iterable, Sequence
 
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash"})
+_INTERPRETER = re.compile(r"(?:python|perl|ruby|node|php|sh|bash|dash)[\d.]*")
 _OPERATORS = frozenset(";&|()\n")
 _SHELL_WORDS = frozenset(
     {"if", "then", "else", "elif", "do", "while", "until", "!", "{", "time", "exec", "command"}
@@ -90,7 +91,7 @@ def programs_running(command_lines: Iterable[Sequence[str]]) -> frozenset[str]:
     for words in command_lines:
         name = os.path.basename(words[0].split()[0]) if words[0].strip() else ""
         found.add(name)
-        if re.fullmatch(r"(?:python|perl|ruby|node|php|sh|bash|dash)[\d.]*", name) and len(words) > 1:
+        if _INTERPRETER.fullmatch(name) and len(words) > 1:
             operands = [word for word in words[1:] if not word.startswith("-")]
             found |= {os.path.basename(word) for word in operands[:1]}
             found |= {module[0] for module in _module(name, words[1:])}

@@ -83,6 +83,12 @@ class Rule:
     def pattern(self) -> re.Pattern[str]:
         return compiled(self.source, self.flags)
 
+    def prepare(self) -> None:
+        """Do what the first line that it is tried on would wait for."""
+        _ = self.pattern
+        if not self.type.trips:
+            self.can_match("")
+
     def can_match(self, low: str) -> bool:
         """False where the pattern matches nowhere in a text that is ``low`` in lower case."""
         required = _required(self.source, self.flags)

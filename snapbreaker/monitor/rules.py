@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 from snapbreaker.dataclass import dataclass
@@ -61,7 +61,7 @@ class RuleSet:
                 self._by_needle.setdefault(needle, []).append(place)
         issues = [rule for layer in self._layers for rule in layer.issues]
         prefiltered: list[Rule | Trigger] = [*issues, *signs]
-        self._unprepared = iter(self.rules)
+        self._unprepared = self._in_turn()
         self.always = any(not rule.needles for rule in issues)
         self.prefilter = Prefilter(
             (phrase for one in prefiltered for phrase in one.phrases),
@@ -82,7 +82,9 @@ class RuleSet:
         profile and for a bad file: name of the file, the rule and the reason.
         """
         packs = select_packs(argv, files, profiles, configured)
-        return cls(packs, [name for name in BUILT_IN if name not in {pack.name for pack in packs}])
+        found = cls(packs, [name for name in BUILT_IN if name not in {pack.name for pack in packs}])
+        found.prefilter.prepare()
+        return found
 
     def for_line(self, text: str, needles: set[bytes]) -> RuleSet:
         """The set with the packs whose tool is recognised by this line."""
@@ -108,7 +110,15 @@ class RuleSet:
     def prepare(self) -> bool:
         """Compile one more pattern before it is wanted; False when all are. Patterns are compiled when idle."""
         rule = next(self._unprepared, None)
-        return rule is not None and bool(rule.pattern)
+        if rule is None:
+            return False
+        rule.prepare()
+        return True
+
+    def _in_turn(self) -> Iterator[Rule]:
+        yield from self.rules
+        for name in self.dormant:  # read by now, but not parsed
+            yield from builtin_pack(name).rules
 
     def judge(self, text: str, needles: set[bytes], contexts: Set[str] = frozenset()) -> Verdict:
         """Which rule decides what ``text`` is, if any does.

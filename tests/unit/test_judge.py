@@ -7,6 +7,7 @@ import io
 import pytest
 
 from snapbreaker.issue import IssueType
+from snapbreaker.monitor import rule
 from snapbreaker.monitor.judge import PATIENCE, Judge, check_log
 from snapbreaker.monitor.packs import parse_pack
 from snapbreaker.monitor.rules import RuleSet
@@ -214,3 +215,15 @@ def test_a_context_that_nothing_ends_is_over_after_its_lines() -> None:
     assert judge.feed("s", b"trouble\nBEGIN BLOCK\n") == []
     issues = judge.feed("s", b"trouble\nfine\ntrouble\ntrouble\nEND BLOCK\n")
     assert [issue.line_number for issue in issues] == [3, 5]
+
+
+def test_what_was_prepared_has_nothing_to_compile_when_it_trips() -> None:
+    """Also where the line brings in the pack of a tool that nobody has named."""
+    judge = Judge(RuleSet.for_command(["true"]))
+    while judge.prepare():
+        pass
+    before = [made.cache_info().misses for made in (rule.compiled, rule._required)]
+    (issue,) = judge.feed("stdout", b"nginx: [emerg] bind() to 0.0.0.0:80 failed (98: Address already in use)\n")
+    assert "web" in [pack.name for pack in judge.rules.packs]
+    assert issue.line_number == 1
+    assert [made.cache_info().misses for made in (rule.compiled, rule._required)] == before
