@@ -35,7 +35,10 @@ class RuleType(StrEnum):
     @property
     def whole_line(self) -> bool:
         """Whether the pattern must match all of the line."""
-        return self in (RuleType.ALLOW, RuleType.EXPECT)
+        return self is _ALLOW or self is _EXPECT
+
+
+_ALLOW, _EXPECT = RuleType.ALLOW, RuleType.EXPECT
 
 
 @cache
@@ -87,12 +90,12 @@ class Rule:
         """Do what the first line that it is tried on would wait for."""
         _ = self.pattern
         if not self.type.trips:
-            self.can_match("")
+            _ = self.required
 
-    def can_match(self, low: str) -> bool:
-        """False where the pattern matches nowhere in a text that is ``low`` in lower case."""
-        required = _required(self.source, self.flags)
-        return not required or any(text in low for text in required)
+    @property
+    def required(self) -> tuple[str, ...]:
+        """One of these is in the lower case of any text that the pattern matches; empty where none is known."""
+        return _required(self.source, self.flags)
 
     @property
     def full_name(self) -> str:
@@ -108,10 +111,11 @@ class Rule:
 
     def matches(self, text: str) -> bool:
         """Whether it says something about a line. Of one that is longer than its reach, see ``Reach``."""
+        pattern, short = compiled(self.source, self.flags), len(text) <= self.reach.whole
         if self.type.whole_line:
-            return len(text) <= self.reach.whole and bool(self.pattern.fullmatch(text))
-        if len(text) <= self.reach.whole:
-            return bool(self.pattern.search(text))
+            return short and pattern.fullmatch(text) is not None
+        if short:
+            return pattern.search(text) is not None
         return any(self.pattern.search(text, start, end) for start, end in self.reach.parts(len(text)))
 
     def has_expired(self, today: date) -> bool:

@@ -148,7 +148,7 @@ class RuleSet:
             for rule in self.rules
             if rule.type is RuleType.MASK
             and rule not in self.expired
-            and rule.can_match(low)
+            and any(could_match([rule], low))
             and self.patience.matches(rule, text)
         ]
 
@@ -201,16 +201,29 @@ class _Layer:
 
     def mask(self, text: str, low: str) -> str:
         """``text`` with the spans blanked that are innocent; ``low`` is the line in lower case."""
-        for rule in self._mask:
-            if len(text) <= rule.reach.whole and rule.can_match(low):
+        for rule in could_match(self._mask, low):
+            if len(text) <= rule.reach.whole:
                 text = self._patience.masked(rule, text, _blank)
         return text
 
     def allows(self, text: str, low: str, contexts: Set[str]) -> Rule | None:
-        for rule in self._allow:
-            if _counts(rule, contexts) and rule.can_match(low) and self._patience.matches(rule, text):
+        for rule in could_match(self._allow, low):
+            if _counts(rule, contexts) and self._patience.matches(rule, text):
                 return rule
         return None
+
+
+def could_match(rules: Iterable[Rule], low: str) -> Iterator[Rule]:
+    """Those that could match a part of a text that is ``low`` in lower case."""
+    for rule in rules:
+        required = rule.required
+        for text in required:
+            if text in low:
+                yield rule
+                break
+        else:
+            if not required:
+                yield rule
 
 
 class Contexts:
