@@ -186,10 +186,11 @@ class Backend(ABC):
         none: nothing was put back yet, and the checkpoint is still whole.
         """
 
-    def mark(self, stored: Stored) -> Revert:
+    def mark(self, stored: Stored, octets: int) -> Revert:
         """Ahead of a comparison: whatever is written to the volume from now on keeps ``revert`` from its work.
 
-        Called again, only what is written after the last time counts. Not done where the file engine does better.
+        Called again, only what is written after the last time counts. Not done where the file engine does better,
+        which would write ``octets`` of content.
         Only where ``REVERT`` is declared, as the next two. Raises SnapbreakerError, OSError.
         """
         raise NotImplementedError

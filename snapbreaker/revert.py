@@ -1,9 +1,12 @@
 """Taking a volume back as a whole while the machine runs, ahead of the file engine, where its backend can do that.
 
-settle → (mark → compare)… → revert → verify. Whatever it does not bring back, the file engine does afterwards.
+settle → compare → mark → compare → revert → verify. Whatever it does not bring back, the file engine does
+afterwards.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from snapbreaker import selection
 from snapbreaker.backend import Capability, Revert
@@ -31,13 +34,14 @@ class Whole:
         self._marked = Revert(False)
         self.note = ""
 
-    def mark(self) -> None:
-        """Ahead of each comparison, until the first ``revert``."""
+    def mark(self, octets: Callable[[], int]) -> bool:
+        """Whether all has to be compared again; until the first ``revert``. ``octets``: see ``Backend.mark``."""
         if self._backend is not None:
             try:
-                self._marked = self._backend.mark(self._stored)
+                self._marked = self._backend.mark(self._stored, octets())
             except (OSError, SnapbreakerError):  # the file engine does without
                 self._give_up()
+        return self._backend is not None and self._marked.done
 
     def revert(self, split: Split, live: LiveTree) -> bool:
         """Whether ``split``, which is all that was found in ``live`` since ``mark``, is back. Only once.

@@ -288,12 +288,10 @@ class _VolumeRollback:
 
     def _compared(self, old: Tree, live: LiveTree, progress: Progress, whole: Whole) -> Split:
         """What has to go back. Services that work on any of it stop first, and may write while they do."""
-        whole.mark()
         split = self._split(old, live, progress)
-        if self._system.let_go(self._mine.root, split.back):
-            whole.mark()
-            split = self._split(old, live, progress)
-        return split
+        stopped = self._system.let_go(self._mine.root, split.back)
+        marked = whole.mark(lambda: content_of(old, split.back))
+        return self._split(old, live, progress) if stopped or marked else split
 
     def _split(self, old: Tree, live: LiveTree, progress: Progress) -> Split:
         """What others write once files are on their way back stays in any case: it would have no end."""

@@ -16,7 +16,7 @@ NAME, PATH = "tank/d", "/d"
 MAKE = f"""zpool create -f -O mountpoint=none tank /dev/ubdb
 zfs create -o acltype=posixacl -o quota=700M -o mountpoint={PATH} {NAME}; zfs create {NAME}/child
 {HOSTILE} seed {PATH}/root; head -c 1M /dev/urandom >{PATH}/mapped; echo before >{PATH}/child/file
-head -c 1M /dev/urandom >{PATH}/kept; snapbreaker install-service"""
+head -c 1M /dev/urandom >{PATH}/kept; head -c 24M /dev/urandom >{PATH}/big; snapbreaker install-service"""
 SAVE = f"sync; {COMPARE} save {PATH} /root/before; sync"
 # Enough to be worth it, all that is hostile, and pages that only a mapping has written.
 CHANGE = f"""python3 -m tests.lab.hostile mutate {PATH}/root; head -c 24M /dev/urandom >{PATH}/big; rm {PATH}/kept

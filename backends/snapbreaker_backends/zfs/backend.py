@@ -92,8 +92,8 @@ class ZfsBackend(Backend):
         os.unlink(note)
         sync_directory(vault)
 
-    def mark(self, stored: Stored) -> Revert:
-        return revert.mark(stored)
+    def mark(self, stored: Stored, octets: int) -> Revert:
+        return revert.mark(stored, octets)
 
     def revert(self, stored: Stored, changes: Sequence[Change]) -> Revert:
         return revert.revert(stored, changes)

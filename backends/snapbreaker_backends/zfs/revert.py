@@ -2,10 +2,11 @@
 
 mark → (all is compared) → copy what is there now → nobody may write → roll back → all may write again
 
-The mark is a snapshot, ahead of the comparison: nothing may be written after it, or that would vanish unseen. What
-is there then is kept as a dataset of its own, a clone of the checkpoint with what differs sent into it: a rollback
-destroys it, and refuses where a snapshot of it is left. Then the mounted filesystem becomes read-only, which is
-refused while any file is open for writing, in whatever namespace, and it is seen whether anything was written.
+It is marked where a first comparison has found that it is worth it. The mark is a snapshot, ahead of the second
+one: nothing may be written after it, or that would vanish unseen. What is there then is kept as a dataset of
+its own, a clone of the checkpoint with what differs sent into it: a rollback destroys it, and refuses where a
+snapshot of it is left. Then the mounted filesystem becomes read-only, which is refused while any file is open
+for writing, in whatever namespace, and it is seen whether anything was written.
 Names, properties, keys, exports, mounts and children of the dataset are never touched.
 
 How far it has come is noted in the record, ahead of each step.
@@ -28,7 +29,7 @@ from snapbreaker.linux.mountinfo import Mount
 from snapbreaker.linux.writeback import sync_filesystem
 from snapbreaker_backends.zfs import covered, datasets, names, shown, users
 
-WORTH = 16 << 20  # bytes that differ: to put back less is as fast path by path
+WORTH = 16 << 20  # bytes of content: to put back less is as fast path by path
 _NOTE = "revert.json"
 # No snapshots of what is kept, by zfs-auto-snapshot(8): they would keep it from being removed.
 _PROPERTIES = ("canmount=off", "mountpoint=none", "readonly=on", "com.sun:auto-snapshot=false")
@@ -69,20 +70,19 @@ def settle(stored: Stored) -> None:
     _clean(stored, own)
 
 
-def mark(stored: Stored) -> Revert:
+def mark(stored: Stored, octets: int) -> Revert:
     """Remember what is there now, ahead of a comparison. Not done, without a word, where it would not be worth it.
 
     Raises CheckpointError, ToolError, OSError.
     """
-    if _noted(stored.record) == "reverted" or not covered.is_whole(stored):
+    if octets < WORTH or _noted(stored.record) == "reverted" or not covered.is_whole(stored):
         return Revert(False)
     own = _Own.of(stored.volume, stored.data["name"])
     if _noted(stored.record):
         _clean(stored, own)
     sync_filesystem(own.mount.mountpoint)
-    commands.run(["zpool", "sync", datasets.pool_of(own.mount.source)])
-    differ, newer, known = _listed(own)
-    if not known or differ < WORTH:
+    newer, known = _listed(own)
+    if not known:
         return Revert(False)
     if newer:
         return Revert(False, f"{_NOT_WHOLE}{', '.join(newer)} would be lost, newer than the checkpoint")
@@ -144,22 +144,17 @@ def remove(volume: Volume, checkpoint: str, record: str) -> None:
     _forget(record)
 
 
-def _listed(own: _Own) -> tuple[int, list[str], bool]:
-    """How many bytes differ from the checkpoint, what is newer, and whether it is here and such as is known.
-
-    zfsprops(7): ``written`` are bytes since the last snapshot, ``used`` of a snapshot those that only it has.
-    """
-    columns = "name,createtxg,written,used,encryption"
+def _listed(own: _Own) -> tuple[list[str], bool]:
+    """What is newer than the checkpoint, and whether that is here and the dataset such as is known."""
+    columns = "name,createtxg,encryption"
     types = "filesystem,snapshot,bookmark"
     lines = names.zfs("list", "-Hpd1", "-t", types, "-o", columns, own.mount.source).splitlines()
     rows = {name: rest for name, *rest in (line.split("\t") for line in lines)}
     head, checkpoint = rows.get(own.mount.source), rows.get(own.snapshot)
-    if head is None or checkpoint is None or head[3] != "off":
-        return 0, [], False
+    if head is None or checkpoint is None or head[1] != "off":
+        return [], False
     instant = int(checkpoint[0])
-    newer = [name for name, rest in rows.items() if ("@" in name or "#" in name) and int(rest[0]) > instant]
-    written = sum(int(rows[name][1]) for name in (own.mount.source, *newer) if rows[name][1].isdigit())
-    return written + int(checkpoint[2]), newer, True
+    return [name for name, rest in rows.items() if ("@" in name or "#" in name) and int(rest[0]) > instant], True
 
 
 def _copy(stored: Stored, own: _Own) -> None:
