@@ -87,7 +87,8 @@ class _Comparison:
 
     def __init__(self, old: Tree, new: Tree, policy: Policy, proof: Proof, touched: Collection[bytes]) -> None:
         self._old, self._new = old, new
-        self._last_ctime, self._touched = proof.last_ctime(), Touched(touched)
+        held = proof if old.shares_numbers(new) else Proof.none()
+        self._last_ctime, self._touched = held.last_ctime(), Touched(touched)
         self._policy = policy if any(c is PathClass.KEEP_CONTENT for _, c in policy.classes) else Policy()
         self.groups = LinkGroups()
         self._known: dict[tuple[int, ...], _Found] = {}

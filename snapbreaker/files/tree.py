@@ -108,6 +108,10 @@ class Tree(ABC):
         """``details`` and ``content`` of a regular file at once, which is quicker where both are to be opened."""
         return self.details(entry), self.content(entry)
 
+    def shares_numbers(self, new: Tree) -> bool:
+        """Whether an inode number means the same file here and in ``new``, which is what this tree was made of."""
+        return True
+
     def candidates(self, live: Tree) -> Collection[bytes] | None:
         """Paths at which ``live`` may differ from this tree, where that can be told without a walk; else None.
         Nothing that is left out by either. A directory of another inode may differ in all below it.

@@ -50,5 +50,15 @@ class Wrapped(Tree):
     def read(self, entry: Entry) -> tuple[Details, Content]:
         return self._tree.read(entry)
 
+    def shares_numbers(self, new: Tree) -> bool:
+        return self._tree.shares_numbers(unwrapped(new))
+
     def stands_for(self, entry: Entry, other: Entry) -> bool:
         return self._tree.stands_for(entry, other)
+
+
+def unwrapped(tree: Tree) -> Tree:
+    """The one that is seen through all others."""
+    while isinstance(tree, Wrapped):
+        tree = tree._tree
+    return tree

@@ -117,6 +117,26 @@ def test_deleted_subvolume_is_offered_as_a_subvolume(tree: Path) -> None:
         os.close(top)
 
 
+def test_subvolumes_that_took_each_others_place(tree: Path) -> None:
+    """Their files may have the same numbers, sizes and times: those prove nothing then."""
+    files = [tree / name / "file" for name in ("one", "two")]
+    for file in files:
+        subvolume(file.parent)
+        file.write_text(f"in {file.parent.name}")
+    while len({file.stat().st_ctime_ns for file in files}) > 1:
+        for file in files:
+            os.utime(file, ns=(0, 0))
+    assert len({(file.stat().st_ino, file.stat().st_size, file.stat().st_mtime_ns) for file in files}) == 1
+    for directory in (tree / "one", tree / "two"):
+        os.utime(directory, ns=(0, 0))
+    stored = checkpoint(tree)
+    for old, new in (("one", "spare"), ("two", "one"), ("spare", "two")):
+        (tree / old).rename(tree / new)
+    proof = Proof(1 << 62, True, Proof.take().clock_offset_ns, Proof.take().boot_id)
+    found = differences(stored, proof)
+    assert found[b"one/file"] & found[b"two/file"] & Aspect.CONTENT
+
+
 def test_a_scope_below_the_top_of_a_subvolume(tree: Path) -> None:
     subvolume(tree / "elsewhere")
     stored = checkpoint(tree / "directory")

@@ -60,13 +60,13 @@ def thin(lvm_vm: LvmVm) -> Iterator[Volume]:
     gone(found)
 
 
-def hostile_deploy(volume: Volume) -> None:
+def hostile_deploy(volume: Volume, backend: str = "lvm") -> None:
     volume.vm.sh(f"{HOSTILE} seed {volume.path}/root")
     volume.save()
     deploy = ("python3", "-m", "tests.lab.hostile", "deploy", f"{volume.path}/root", f"/root/pids.{volume.number}")
     done = volume.vm.snapbreaker("run", "--scope", volume.path, "--", *deploy, cwd=JUDGE, timeout=180)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "(lvm)" in done.stderr
+    assert f"({backend})" in done.stderr
     assert volume.differences() == ""
     assert volume.snapshots() == []
 
@@ -78,6 +78,12 @@ def test_a_hostile_deploy_is_put_back(volume: Volume) -> None:
 def test_a_hostile_deploy_on_xfs_is_put_back(lvm_vm: LvmVm) -> None:
     volume = made(lvm_vm, "thin", "xfs")
     hostile_deploy(volume)
+    gone(volume)
+
+
+def test_btrfs_on_a_logical_volume_has_snapshots_of_its_own(lvm_vm: LvmVm) -> None:
+    volume = made(lvm_vm, "thin", "btrfs")
+    hostile_deploy(volume, "btrfs")
     gone(volume)
 
 

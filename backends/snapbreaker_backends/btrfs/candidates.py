@@ -58,6 +58,18 @@ def candidates(
     return set(changed).union(*(found for each in names for found in each))
 
 
+def is_another(live: LiveTree, path: bytes, since: Since) -> bool:
+    """Whether the subvolume at ``path`` is not the one that was snapshotted. Raises OSError."""
+    entry = live.lookup(path)
+    if entry is None or not (entry.subvolume or not path):
+        return False
+    fd = live.open_entry(entry)
+    try:
+        return btrfs.subvolume_info(fd).uuid != since.origin
+    finally:
+        os.close(fd)
+
+
 def _in_nested(live: LiveTree, path: bytes, since: Since) -> dict[bytes, bool]:
     """Nothing for one that is gone: then all of it is compared, for its path is."""
     entry = live.lookup(path)

@@ -9,7 +9,8 @@ from snapbreaker.files.entry import Details, Entry
 from snapbreaker.files.live import LiveTree
 from snapbreaker.files.policy import Policy
 from snapbreaker.files.tree import Tree
-from snapbreaker_backends.btrfs.candidates import Since, candidates
+from snapbreaker.files.wrapped import unwrapped
+from snapbreaker_backends.btrfs.candidates import Since, candidates, is_another
 
 
 class SnapshotTree(LiveTree):
@@ -44,6 +45,11 @@ class SnapshotTree(LiveTree):
 
     def candidates(self, live: Tree) -> Collection[bytes] | None:
         return candidates(self, live, self._inside, self._since) if isinstance(live, LiveTree) else None
+
+    def shares_numbers(self, new: Tree) -> bool:
+        """Not where one of the subvolumes is another now: each counts its inodes from the same number on."""
+        live = unwrapped(new)
+        return not isinstance(live, LiveTree) or not any(is_another(live, *one) for one in self._since.items())
 
     def subvolume_fd(self, path: bytes) -> int | None:
         """The top of the read-only snapshot of the subvolume at ``path``; the caller closes it."""
